@@ -37,7 +37,8 @@ impl Backoff {
         let doubled = self.min.saturating_mul(2_u32.saturating_pow(self.attempts.saturating_add(1)));
         let ceiling = doubled.min(self.max).max(self.min);
         self.attempts = self.attempts.saturating_add(1);
-        self.min + (ceiling - self.min).mul_f64(random.clamp(0.0, 1.0))
+        let jitter = (ceiling - self.min).as_secs_f64() * random;
+        self.min + Duration::try_from_secs_f64(jitter).unwrap_or_default().min(ceiling - self.min)
     }
 
     /// Waits out the next delay. `false` as soon as the process drains: stop trying then.
@@ -74,7 +75,9 @@ mod tests {
         let mut backoff = Backoff::new(100 * MS, 10_000 * MS);
         assert_eq!(backoff.next(0.0), 100 * MS);
         assert_eq!(backoff.next(0.5), 250 * MS);
-        assert_eq!(backoff.next(f64::NAN).as_millis() / 100_000, 0);
+        assert_eq!(backoff.next(f64::NAN), 100 * MS);
+        assert_eq!(backoff.next(-1.0), 100 * MS);
+        assert_eq!(backoff.next(7.0), 3_200 * MS);
     }
 
     #[test]

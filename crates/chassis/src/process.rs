@@ -13,6 +13,8 @@ pub(crate) struct ProcessMetrics {
     max_fds: Gauge,
     threads: Gauge,
     start_time: Gauge,
+    alive_tasks: Gauge,
+    queue_depth: Gauge,
 }
 
 impl ProcessMetrics {
@@ -26,6 +28,11 @@ impl ProcessMetrics {
             "process_start_time_seconds",
             "Start of the process, in seconds since the Unix epoch"
         );
+        describe_gauge!("herald_runtime_alive_tasks", "Tasks that live on the runtime");
+        describe_gauge!(
+            "herald_runtime_global_queue_depth",
+            "Tasks that wait for a worker in the shared queue"
+        );
         Self {
             cpu: gauge!("process_cpu_seconds_total"),
             resident: gauge!("process_resident_memory_bytes"),
@@ -33,10 +40,16 @@ impl ProcessMetrics {
             max_fds: gauge!("process_max_fds"),
             threads: gauge!("process_threads"),
             start_time: gauge!("process_start_time_seconds"),
+            alive_tasks: gauge!("herald_runtime_alive_tasks"),
+            queue_depth: gauge!("herald_runtime_global_queue_depth"),
         }
     }
 
     pub(crate) fn refresh(&self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.alive_tasks.set(runtime.metrics().num_alive_tasks() as f64);
+            self.queue_depth.set(runtime.metrics().global_queue_depth() as f64);
+        }
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         if let Some(stat) = read("/proc/self/stat").as_deref().and_then(parse_stat) {
             self.cpu.set(stat.cpu_ticks as f64 / ticks_per_second);

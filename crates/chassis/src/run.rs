@@ -109,6 +109,7 @@ where
     let Binary { name, version } = binary;
     metrics::describe_gauge!("herald_build_info", "1, labelled with what runs here");
     metrics::gauge!("herald_build_info", "service" => name, "version" => version).set(1.0);
+    metrics::describe_counter!("herald_task_panics_total", "Panics of tasks, by the task's name");
     let running = ctx.readiness.condition("running", "starting");
     let listener = listen("HERALD_ADMIN_LISTEN", common.admin_listen)?;
     let admin = listener.local_addr()?;

@@ -159,9 +159,10 @@ impl Tasks {
         self.tracker.close();
         self.shutdown.begin();
         tokio::select! {
+            // the hard stage first: tasks that it ended did not end by themselves
             biased;
-            () = self.tracker.wait() => return Drained::Soft,
             () = self.shutdown.hard() => {}
+            () = self.tracker.wait() => return Drained::Soft,
             () = tokio::time::sleep(grace) => {}
         }
         self.shutdown.force();

@@ -36,6 +36,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Renders what the recorder of this handle recorded.
+    pub fn new(handle: PrometheusHandle) -> Self {
+        Self { handle, process: ProcessMetrics::new() }
+    }
+
     /// The Prometheus text format, process metrics read freshly. Reads `/proc`: call it where blocking is fine.
     pub fn render(&self) -> String {
         self.process.refresh();
@@ -87,7 +92,7 @@ pub fn init(common: &Common) -> Result<Metrics, TelemetryError> {
     let recorder = recorder()?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
-    Ok(Metrics { handle, process: ProcessMetrics::new() })
+    Ok(Metrics::new(handle))
 }
 
 /// A recorder with Herald's buckets, for tests that look at metrics.

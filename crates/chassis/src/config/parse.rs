@@ -91,8 +91,10 @@ fn accept_anything(arg: Arg) -> Arg {
 }
 
 fn named(command: &Command, shown: &str) -> Option<Arg> {
-    // two forms, because clap shows a missing argument as its usage and a bad one as its definition
-    command.get_arguments().find(|arg| arg.to_string() == shown).cloned()
+    // an argument can show itself only once its command is built, and a built command minds being changed
+    let mut built = command.clone();
+    built.build();
+    built.get_arguments().find(|arg| arg.to_string() == shown).cloned()
 }
 
 /// The name by which people set it: its environment variable, else its flag.

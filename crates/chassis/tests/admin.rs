@@ -1,5 +1,7 @@
 //! The admin port over real loopback sockets.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, though not all in test functions")]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

@@ -157,6 +157,17 @@ pub enum PayloadError {
     Packet(#[from] PacketError),
 }
 
+impl PayloadError {
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Self::TooLong { .. } => 413,
+            _ => 400,
+        }
+    }
+}
+
 /// What a server tells a client in the open packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake<'a> {
@@ -176,19 +187,140 @@ impl Handshake<'_> {
     /// The open packet.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut sid = Vec::with_capacity(json::string_len(self.sid));
-        json::put_string(&mut sid, self.sid);
         let upgrades = match self.transport {
             Transport::Polling => r#""websocket""#,
             Transport::WebSocket => "",
         };
-        format!(
-            r#"0{{"sid":{},"upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
-            String::from_utf8_lossy(&sid),
-            self.ping_interval_ms,
-            self.ping_timeout_ms,
-            self.max_payload,
-        )
-        .into()
+        let rest = format!(
+            r#","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+            self.ping_interval_ms, self.ping_timeout_ms, self.max_payload,
+        );
+        let mut packet =
+            BytesMut::with_capacity(br#"0{"sid":"#.len() + json::string_len(self.sid) + rest.len());
+        packet.put_slice(br#"0{"sid":"#);
+        json::put_string(&mut packet, self.sid);
+        packet.put_slice(rest.as_bytes());
+        packet.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn packets(text: &str) -> [Packet<'_>; 8] {
+        use Packet::{Binary, Close, Message, Noop, Open, Ping, Pong, Upgrade};
+        [Open(text), Close, Ping(text), Pong(text), Message(text), Binary, Upgrade, Noop]
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_survives_its_text(text in any::<String>()) {
+            for packet in packets(&text) {
+                let encoded = packet.encode();
+                prop_assert_eq!(Packet::decode(std::str::from_utf8(&encoded).unwrap()), Ok(packet));
+            }
+        }
+
+        #[test]
+        fn packets_survive_a_payload(texts in prop::collection::vec("[^\x1e]{0,20}", 1..POLL_PACKETS_MAX)) {
+            let sent: Vec<_> = texts.iter().flat_map(|text| packets(text)).collect();
+            let encoded: Vec<_> = sent.iter().map(Packet::encode).collect();
+            let payload = join_payload(&encoded);
+            prop_assert_eq!(decode_payload(&payload, usize::MAX), Ok(sent));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_refused_in_peace(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(packets) = decode_payload(&body, 100) {
+                prop_assert!(body.len() <= 100 && !packets.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_documents_examples_are_read() {
+        assert_eq!(Packet::decode("4hello"), Ok(Packet::Message("hello")));
+        assert_eq!(Packet::decode("2"), Ok(Packet::Ping("")));
+        assert_eq!(Packet::decode("bAQIDBA=="), Ok(Packet::Binary));
+        let payload = decode_payload(b"4hello\x1e2\x1e4world\x1ebAQIDBA==", 100);
+        let expected =
+            vec![Packet::Message("hello"), Packet::Ping(""), Packet::Message("world"), Packet::Binary];
+        assert_eq!(payload, Ok(expected));
+    }
+
+    #[test]
+    fn the_ready_made_packets_are_what_they_say() {
+        assert_eq!(PING, Packet::Ping("").encode());
+        assert_eq!(CLOSE, Packet::Close.encode());
+        assert_eq!(NOOP, Packet::Noop.encode());
+        assert_eq!(PROBE_PONG, Packet::Pong(PROBE).encode());
+    }
+
+    #[test]
+    fn every_malformed_packet_is_named() {
+        assert_eq!(Packet::decode(""), Err(PacketError::Empty));
+        for (text, kind) in
+            [("abc", 'a'), ("7", '7'), ("\u{1e}", '\u{1e}'), ("€uro", '€'), (" 4", ' '), ("-1", '-')]
+        {
+            assert_eq!(Packet::decode(text), Err(PacketError::UnknownType(kind)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_malformed_payload_is_named_and_answered() {
+        let many = vec!["2"; PAYLOAD_PACKETS_MAX].join("\x1e");
+        assert_eq!(
+            decode_payload(many.as_bytes(), 10_000).map(|packets| packets.len()),
+            Ok(PAYLOAD_PACKETS_MAX)
+        );
+        let too_many = format!("{many}\x1e2");
+        let cases: [(&[u8], u16, &str); 6] = [
+            (b"4hello", 413, "a polling payload has 6 bytes, more than the 5"),
+            (b"", 400, "an Engine.IO packet is empty"),
+            (b"2\x1e", 400, "an Engine.IO packet is empty"),
+            (b"4a\x1eabc", 400, "an Engine.IO packet has the unknown type 'a'"),
+            (b"4\xff", 400, "a polling payload is not UTF-8"),
+            (too_many.as_bytes(), 400, "a polling payload holds more than 1000 packets"),
+        ];
+        for (body, status, message) in cases {
+            let bytes_max = if status == 413 { body.len() - 1 } else { body.len() };
+            let error = decode_payload(body, bytes_max).unwrap_err();
+            assert_eq!(error.http_status(), status, "{error}");
+            assert!(error.to_string().starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lone_packet_is_joined_without_a_copy() {
+        let packet = Bytes::from(vec![b'4'; 100]);
+        assert_eq!(join_payload(std::slice::from_ref(&packet)).as_ptr(), packet.as_ptr());
+        assert_eq!(join_payload(&[]), Bytes::new());
+    }
+
+    #[test]
+    fn the_handshake_says_what_the_document_wants() {
+        let handshake = |transport| Handshake {
+            sid: "lv_VI97HAXpY6yYWAAAC",
+            transport,
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            max_payload: 1_000_000,
+        };
+        assert_eq!(
+            handshake(Transport::Polling).encode(),
+            concat!(
+                r#"0{"sid":"lv_VI97HAXpY6yYWAAAC","upgrades":["websocket"],"#,
+                r#""pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#
+            )
+        );
+        assert_eq!(
+            handshake(Transport::WebSocket).encode(),
+            concat!(
+                r#"0{"sid":"lv_VI97HAXpY6yYWAAAC","upgrades":[],"#,
+                r#""pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#
+            )
+        );
     }
 }

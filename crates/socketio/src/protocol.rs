@@ -238,3 +238,198 @@ impl Protocol {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PacketError;
+    use crate::socket::DecodeError;
+    use proptest::prelude::*;
+
+    fn connected() -> Protocol {
+        let mut protocol = Protocol::new();
+        assert!(matches!(protocol.on_text("40"), Some(Effect::Connect(_))));
+        assert_eq!(protocol.accept("s", Some("p")), r#"40{"sid":"s","pid":"p"}"#);
+        protocol
+    }
+
+    fn closed(effect: Option<Effect<'_>>) -> Reason {
+        match effect {
+            Some(Effect::Close(reason)) => reason,
+            other => panic!("expected a close, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_client_connects_talks_and_leaves() {
+        let mut protocol = connected();
+        assert!(protocol.connected());
+        let Some(Effect::Event { name, args, ack: Some(7) }) =
+            protocol.on_text(r#"427["register",{"socketId":"a"}]"#)
+        else {
+            panic!("not an event")
+        };
+        assert_eq!((&*name, args[0].get(), args.len()), ("register", r#"{"socketId":"a"}"#, 1));
+        let Some(Effect::Ack { id: 3, args }) = protocol.on_text("433[true]") else { panic!("not an ack") };
+        assert_eq!(args[0].get(), "true");
+        assert!(matches!(protocol.on_text("3"), Some(Effect::Pong)));
+        assert!(protocol.on_text("6").is_none());
+        assert!(matches!(protocol.on_text("41"), Some(Effect::Disconnect)));
+        assert!(!protocol.connected());
+        assert!(matches!(protocol.on_text("40"), Some(Effect::Connect(_))));
+    }
+
+    #[test]
+    fn what_a_client_resumes_from_is_read() {
+        for (text, pid, offset) in [
+            ("40", None, None),
+            ("40{}", None, None),
+            (r#"40{"token":[1]}"#, None, None),
+            (r#"40{"pid":"p","offset":"1-0","token":"x"}"#, Some("p"), Some("1-0")),
+            (r#"40{"pid":"\u0070"}"#, Some("p"), None),
+            (r#"40{"pid":"p","offset":null}"#, Some("p"), None),
+            (r#"40{"pid":7,"offset":"1-0"}"#, None, None),
+            (r#"40{"pid":"p","pid":"q"}"#, None, None),
+        ] {
+            let mut protocol = Protocol::new();
+            let Some(Effect::Connect(auth)) = protocol.on_text(text) else { panic!("not a connect: {text}") };
+            assert_eq!((auth.pid.as_deref(), auth.offset.as_deref()), (pid, offset), "{text}");
+            assert_eq!(auth.raw.map_or("", RawValue::get), &text[2..]);
+        }
+    }
+
+    #[test]
+    fn a_refused_client_may_try_again() {
+        let mut protocol = Protocol::new();
+        assert!(matches!(protocol.on_text("40"), Some(Effect::Connect(_))));
+        assert_eq!(protocol.refuse("full", Some(b"{}")), r#"44{"message":"full","data":{}}"#);
+        assert!(!protocol.connected());
+        assert!(matches!(protocol.on_text("40"), Some(Effect::Connect(_))));
+    }
+
+    #[test]
+    fn a_client_that_was_disconnected_is_outside() {
+        let mut protocol = connected();
+        assert_eq!(protocol.disconnect(), "41");
+        assert_eq!(closed(protocol.on_text(r#"42["late"]"#)), Reason::NotConnected);
+    }
+
+    #[test]
+    fn an_unknown_namespace_is_refused_and_changes_nothing() {
+        for mut protocol in [Protocol::new(), connected()] {
+            let before = protocol.connected();
+            for (text, answer) in [
+                ("40/random", r#"44/random,{"message":"Invalid namespace"}"#),
+                (r#"40/a?b=c,{"token":1}"#, r#"44/a?b=c,{"message":"Invalid namespace"}"#),
+            ] {
+                let Some(Effect::Send(packet)) = protocol.on_text(text) else {
+                    panic!("not answered: {text}")
+                };
+                assert_eq!(packet, answer);
+            }
+            assert_eq!(protocol.connected(), before);
+        }
+    }
+
+    #[test]
+    fn every_breach_closes_with_its_reason() {
+        let bad_payload = Reason::BadMessage(DecodeError::BadPayload {
+            expected: "a JSON array of the event's name and few enough arguments",
+        });
+        for (text, reason) in [
+            ("", Reason::BadPacket(PacketError::Empty)),
+            ("abc", Reason::BadPacket(PacketError::UnknownType('a'))),
+            ("4", Reason::BadMessage(DecodeError::UnknownType)),
+            ("4abc", Reason::BadMessage(DecodeError::UnknownType)),
+            ("42", bad_payload),
+            ("42{}", bad_payload),
+            ("0{}", Reason::UnexpectedPacket),
+            ("1", Reason::ClientClosed),
+            ("2", Reason::UnexpectedPing),
+            ("2probe", Reason::UnexpectedPing),
+            ("5", Reason::UnexpectedPacket),
+            ("40", Reason::AlreadyConnected),
+            ("44{}", Reason::UnexpectedPacket),
+            (r#"42/other,["x"]"#, Reason::NotConnected),
+            ("41/other,", Reason::NotConnected),
+            ("bAQID", Reason::AttachmentsOutOfPlace),
+        ] {
+            assert_eq!(closed(connected().on_text(text)), reason, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_connect_is_heard_before_it_is_answered() {
+        let mut connecting = Protocol::new();
+        assert!(matches!(connecting.on_text("40"), Some(Effect::Connect(_))));
+        assert!(!connecting.connected());
+        assert_eq!(closed(connecting.on_text("40")), Reason::AlreadyConnected);
+        for text in [r#"42["x"]"#, "431[]", "41", r#"451-["x"]"#] {
+            assert_eq!(closed(Protocol::new().on_text(text)), Reason::NotConnected, "{text}");
+            let mut connecting = Protocol::new();
+            assert!(matches!(connecting.on_text("40"), Some(Effect::Connect(_))));
+            assert_eq!(closed(connecting.on_text(text)), Reason::NotConnected, "{text}");
+        }
+    }
+
+    #[test]
+    fn binary_attachments_are_counted_and_dropped() {
+        let mut protocol = connected();
+        let Some(Effect::BinaryEvent { name, ack: Some(5) }) =
+            protocol.on_text(r#"452-5["upload",{"_placeholder":true}]"#)
+        else {
+            panic!("not a binary event")
+        };
+        assert_eq!(name, "upload");
+        assert!(protocol.on_packet(engine::Packet::Binary).is_none());
+        assert!(matches!(protocol.on_text("3"), Some(Effect::Pong)), "heartbeats go on in between");
+        assert!(protocol.on_text("bAQID").is_none());
+        assert!(matches!(protocol.on_text(r#"42["x"]"#), Some(Effect::Event { .. })));
+        assert!(matches!(
+            protocol.on_text(r#"461-9[{"_placeholder":true,"num":0}]"#),
+            Some(Effect::Ack { id: 9, .. })
+        ));
+        assert_eq!(closed(protocol.on_text(r#"42["x"]"#)), Reason::AttachmentsOutOfPlace);
+    }
+
+    const USUAL: [&str; 12] = [
+        "40",
+        "40{}",
+        "40/x",
+        "41",
+        "42[\"x\"]",
+        "421[\"x\",{}]",
+        "430[]",
+        "3",
+        "6",
+        "b",
+        "452-[\"x\"]",
+        "1",
+    ];
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![8 => prop::sample::select(&USUAL).prop_map(str::to_owned), 1 => any::<String>()]
+    }
+
+    proptest! {
+        // Whatever a client sends: it is heard only while connected, and connects only when it is not.
+        #[test]
+        fn any_conversation_keeps_its_order(texts in prop::collection::vec(text(), 0..40), accepted in any::<bool>()) {
+            let mut protocol = Protocol::new();
+            for text in &texts {
+                let before = protocol.connected();
+                match protocol.on_text(text) {
+                    Some(Effect::Close(_)) => break,
+                    Some(Effect::Connect(_)) => {
+                        prop_assert!(!before && !protocol.connected());
+                        let _ = if accepted { protocol.accept("s", None) } else { protocol.refuse("no", None) };
+                        prop_assert_eq!(protocol.connected(), accepted);
+                    }
+                    Some(Effect::Disconnect) => prop_assert!(before && !protocol.connected()),
+                    Some(Effect::Event { .. } | Effect::BinaryEvent { .. } | Effect::Ack { .. }) => prop_assert!(before),
+                    Some(Effect::Send(_) | Effect::Pong) | None => prop_assert_eq!(before, protocol.connected()),
+                }
+            }
+        }
+    }
+}

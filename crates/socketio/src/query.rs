@@ -177,3 +177,92 @@ impl HandshakeError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const METHODS: [Method; 4] = [Method::Get, Method::GetUpgrade, Method::Post, Method::Other];
+
+    #[test]
+    fn what_clients_send_is_understood() {
+        let sid = || Cow::Borrowed("a_b-c");
+        for (query, method, request) in [
+            ("EIO=4&transport=polling&t=N8hyd6w", Method::Get, Request::Open(Transport::Polling)),
+            ("EIO=4&transport=polling&sid=", Method::Get, Request::Open(Transport::Polling)),
+            (
+                "transport=websocket&EIO=4&token=x%20y",
+                Method::GetUpgrade,
+                Request::Open(Transport::WebSocket),
+            ),
+            ("EIO=4&transport=polling&t=1.2&b64=1&sid=a_b-c", Method::Get, Request::Poll(sid())),
+            ("EIO=4&transport=polling&sid=a_b-c&sid=other", Method::Post, Request::Send(sid())),
+            ("EIO=4&transport=websocket&sid=a%5Fb-c", Method::GetUpgrade, Request::Upgrade(sid())),
+        ] {
+            assert_eq!(Request::parse(query, method), Ok(request), "{query}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_request_gets_the_reference_servers_answer() {
+        use HandshakeError::{BadHandshakeMethod, BadRequest, TransportUnknown, UnsupportedProtocolVersion};
+        for (query, method, error) in [
+            ("", Method::Get, TransportUnknown),
+            ("EIO=4", Method::Get, TransportUnknown),
+            ("EIO=4&transport=", Method::Get, TransportUnknown),
+            ("EIO=4&transport=abc", Method::Post, TransportUnknown),
+            ("EIO=4&transport=Polling", Method::Get, TransportUnknown),
+            ("EIO=4&transport=webtransport", Method::Get, TransportUnknown),
+            ("EIO=4&transport=polling", Method::Post, BadHandshakeMethod),
+            ("transport=polling", Method::Other, BadHandshakeMethod),
+            ("EIO=4&transport=polling&sid=", Method::Post, BadHandshakeMethod),
+            ("EIO=4&transport=websocket", Method::Get, BadRequest),
+            ("EIO=4&transport=polling", Method::GetUpgrade, BadRequest),
+            ("EIO=4&transport=polling&sid=x", Method::GetUpgrade, BadRequest),
+            ("EIO=4&transport=websocket&sid=x", Method::Get, BadRequest),
+            ("EIO=4&transport=websocket&sid=x", Method::Post, BadRequest),
+            ("EIO=4&transport=polling&sid=x", Method::Other, BadRequest),
+            ("EIO=4&transport=polling&j=0", Method::Get, BadRequest),
+            ("transport=polling", Method::Get, UnsupportedProtocolVersion),
+            ("EIO=3&transport=polling", Method::Get, UnsupportedProtocolVersion),
+            ("EIO=abc&transport=websocket", Method::GetUpgrade, UnsupportedProtocolVersion),
+            ("EIO=04&transport=polling", Method::Get, UnsupportedProtocolVersion),
+            ("EIO=3&transport=polling&sid=x", Method::Post, UnsupportedProtocolVersion),
+        ] {
+            assert_eq!(Request::parse(query, method), Err(error), "{query} {method:?}");
+        }
+    }
+
+    #[test]
+    fn every_error_has_its_body_and_status() {
+        for (error, status, body) in [
+            (HandshakeError::TransportUnknown, 400, r#"{"code":0,"message":"Transport unknown"}"#),
+            (HandshakeError::SessionUnknown, 400, r#"{"code":1,"message":"Session ID unknown"}"#),
+            (HandshakeError::BadHandshakeMethod, 400, r#"{"code":2,"message":"Bad handshake method"}"#),
+            (HandshakeError::BadRequest, 400, r#"{"code":3,"message":"Bad request"}"#),
+            (HandshakeError::Forbidden, 403, r#"{"code":4,"message":"Forbidden"}"#),
+            (
+                HandshakeError::UnsupportedProtocolVersion,
+                400,
+                r#"{"code":5,"message":"Unsupported protocol version"}"#,
+            ),
+        ] {
+            assert_eq!((error.http_status(), error.body().as_str()), (status, body));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_arbitrary_query_is_answered(query in any::<String>(), method in prop::sample::select(&METHODS)) {
+            prop_assert!(Request::parse(&query, method).is_err());
+        }
+
+        #[test]
+        fn a_sid_comes_back_as_it_was(sid in ".{1,40}") {
+            let query: String =
+                form_urlencoded::Serializer::new("EIO=4&transport=polling".to_owned()).append_pair("sid", &sid).finish();
+            prop_assert_eq!(Request::parse(&query, Method::Get), Ok(Request::Poll(sid.into())));
+        }
+    }
+}

@@ -40,3 +40,39 @@ impl Upgrade {
         self.probed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Step::{Probed, Refuse, Switch};
+
+    /// What each packet leads to, up to the one that ends the probe.
+    fn steps(packets: &[&str]) -> Vec<Step> {
+        let mut upgrade = Upgrade::default();
+        packets.iter().map(|text| upgrade.on_packet(&Packet::decode(text).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_probed_websocket_takes_over() {
+        assert_eq!(steps(&["2probe", "5"]), [Probed, Switch]);
+        assert_eq!(steps(&["2probe", "2probe", "5"]), [Probed, Probed, Switch]);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["0{}", "1", "2", "2probe ", "3", "3probe", "40", "5", "6", "bAQID"] {
+            assert_eq!(steps(&[text]), [Refuse], "{text}");
+        }
+        for text in ["0{}", "1", "2", "2probe ", "3", "3probe", "42[\"early\"]", "6", "bAQID"] {
+            assert_eq!(steps(&["2probe", text]), [Probed, Refuse], "{text}");
+        }
+    }
+
+    #[test]
+    fn polls_are_drained_from_the_probe_on() {
+        let mut upgrade = Upgrade::default();
+        assert!(!upgrade.drains_polls());
+        upgrade.on_packet(&Packet::Ping(PROBE));
+        assert!(upgrade.drains_polls());
+    }
+}

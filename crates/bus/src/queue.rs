@@ -80,7 +80,7 @@ pub(crate) struct FeedQueue {
     metrics: Metrics,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     events: VecDeque<FeedEvent>,
     messages: usize,
@@ -88,6 +88,9 @@ struct State {
     /// Set when a message was lost: all others are too, until half the queue is free. Otherwise a reader that is a
     /// little too slow would be sent to the logs once per message.
     losing: bool,
+    /// Whether the last word on it was `Down`, or there was none yet. Until the next `Interrupted` no loss needs
+    /// telling.
+    down: bool,
     closed: bool,
 }
 
@@ -96,7 +99,15 @@ const MESSAGE_OVERHEAD_BYTES: usize = 96;
 
 impl FeedQueue {
     pub(crate) fn new(limits: FeedLimits, metrics: Metrics) -> Self {
-        Self { state: Mutex::default(), filled: Notify::new(), limits, metrics }
+        let state = State {
+            events: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            losing: false,
+            down: true,
+            closed: false,
+        };
+        Self { state: Mutex::new(state), filled: Notify::new(), limits, metrics }
     }
 
     /// False when nobody reads any more.
@@ -114,8 +125,8 @@ impl FeedQueue {
             || (state.messages > 0 && state.bytes + cost > self.limits.bytes_max);
         if state.losing || full {
             self.metrics.feed_dropped.increment(1);
-            if !state.losing {
-                state.losing = true;
+            let first = !std::mem::replace(&mut state.losing, true);
+            if first && !state.down {
                 self.push(&mut state, FeedEvent::Interrupted { reason: Interruption::Overflow });
             }
             return true;
@@ -130,19 +141,33 @@ impl FeedQueue {
     pub(crate) fn lost(&self, source: &Source) {
         let mut state = self.lock();
         if source.0.swap(false, Ordering::AcqRel) {
-            // what stands right before and was not read yet adds nothing, and the queue stays bounded
-            while matches!(state.events.back(), Some(FeedEvent::Interrupted { .. } | FeedEvent::Down)) {
-                state.events.pop_back();
-            }
-            self.push(&mut state, FeedEvent::Down);
+            self.set_down(&mut state);
         }
     }
 
+    /// The feed is down from here on, if it is not already.
+    pub(crate) fn down(&self) {
+        self.set_down(&mut self.lock());
+    }
+
+    fn set_down(&self, state: &mut State) {
+        if std::mem::replace(&mut state.down, true) {
+            return;
+        }
+        // what stands right before and was not read yet adds nothing, and the queue stays bounded
+        while matches!(state.events.back(), Some(FeedEvent::Interrupted { .. })) {
+            state.events.pop_back();
+        }
+        if state.events.back() != Some(&FeedEvent::Down) {
+            self.push(state, FeedEvent::Down);
+        }
+    }
+
+    /// The feed is whole again from here on.
     pub(crate) fn interrupted(&self, reason: Interruption) {
         let mut state = self.lock();
-        if !matches!(state.events.back(), Some(FeedEvent::Interrupted { .. })) {
-            self.push(&mut state, FeedEvent::Interrupted { reason });
-        }
+        state.down = false;
+        self.push(&mut state, FeedEvent::Interrupted { reason });
     }
 
     pub(crate) fn close(&self) {
@@ -209,8 +234,11 @@ fn cost(target: &Target, envelope: &Bytes) -> usize {
 mod tests {
     use super::*;
 
-    fn queue(messages_max: usize, bytes_max: usize) -> (FeedQueue, Source) {
-        (FeedQueue::new(FeedLimits { messages_max, bytes_max }, Metrics::new()), Source::new())
+    fn started(messages_max: usize, bytes_max: usize) -> (FeedQueue, Source) {
+        let queue = FeedQueue::new(FeedLimits { messages_max, bytes_max }, Metrics::new());
+        queue.interrupted(Interruption::Started);
+        assert_eq!(take(&queue, 9), "i");
+        (queue, Source::new())
     }
 
     fn send(queue: &FeedQueue, source: &Source, n: u8) {
@@ -234,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_loss_is_marked_once_in_its_place_and_ends_at_half() {
-        let (queue, source) = queue(4, 1 << 20);
+        let (queue, source) = started(4, 1 << 20);
         for n in b'1'..=b'7' {
             send(&queue, &source, n);
         }
@@ -247,7 +275,7 @@ mod tests {
 
     #[test]
     fn bytes_count_too_but_one_message_always_fits() {
-        let (queue, source) = queue(100, 10);
+        let (queue, source) = started(100, 10);
         send(&queue, &source, b'1');
         send(&queue, &source, b'2');
         assert_eq!(take(&queue, 9), "1i");
@@ -257,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_lost_source_is_down_once_and_hands_in_no_more() {
-        let (queue, source) = queue(4, 1 << 20);
+        let (queue, source) = started(4, 1 << 20);
         send(&queue, &source, b'1');
         queue.lost(&source);
         queue.lost(&source);
@@ -268,8 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn while_down_a_loss_is_not_told_and_nothing_sounds_like_being_up() {
+        let (queue, source) = started(2, 1 << 20);
+        queue.lost(&Source::new());
+        for n in b'1'..=b'9' {
+            send(&queue, &source, n);
+        }
+        queue.down();
+        assert_eq!(take(&queue, 9), "d12");
+        queue.interrupted(Interruption::Reconnected);
+        queue.down();
+        assert_eq!(take(&queue, 9), "d");
+    }
+
+    #[test]
     fn a_reader_that_stands_still_while_the_feed_flaps_keeps_a_bounded_queue() {
-        let (queue, _) = queue(4, 1 << 20);
+        let (queue, _) = started(4, 1 << 20);
         for _ in 0..100 {
             let source = Source::new();
             queue.interrupted(Interruption::Reconnected);
@@ -283,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_waits_for_the_first_event_and_learns_of_the_end() {
-        let (queue, source) = queue(4, 1 << 20);
+        let (queue, source) = started(4, 1 << 20);
         let queue = std::sync::Arc::new(queue);
         let reader = tokio::spawn({
             let queue = queue.clone();

@@ -1,83 +1,266 @@
-//! The bus on Redis.
+//! The bus on Redis: what each call of [`crate::Bus`] is in Redis' commands. How commands reach their node is
+//! `nodes`', how messages come back is `carrier`'s.
 
+mod backoff;
+mod carrier;
+mod deployment;
+mod link;
+mod node;
+mod nodes;
+mod reply;
+mod script;
+mod slot;
+
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use herald_wire::{Epoch, Position, Target};
+use herald_wire::{Cursor, Epoch, Names, Position, Target, names};
+use redis::{Cmd, Value, cmd};
 
-use crate::feed::{Feed, Subscriptions};
-use crate::{BusError, Entry, FeedLimits, Publication, Published, RedisConfig};
+use crate::feed::{Carrier, Feed, Subscriptions};
+use crate::metrics::Metrics;
+use crate::queue::FeedQueue;
+use crate::{BusError, Entry, FeedLimits, LogConfig, Publication, Published, RedisConfig};
+pub(crate) use carrier::RedisSubscriptions;
+use deployment::Deployment;
+use nodes::Nodes;
+use script::{Lua, Scripts};
 
 /// The bus on Redis.
-#[derive(Debug)]
-pub struct Redis;
+pub struct Redis {
+    nodes: Arc<Nodes>,
+    names: Arc<Names>,
+    log: LogConfig,
+    scripts: Scripts,
+    metrics: Metrics,
+}
 
-#[derive(Clone, Debug)]
-pub(crate) struct RedisSubscriptions;
-
-#[allow(clippy::unused_async, clippy::todo, clippy::needless_pass_by_value)]
-impl Redis {
-    pub(crate) fn new(_config: RedisConfig) -> Result<Self, BusError> {
-        todo!()
-    }
-    pub(crate) async fn publish(&self, _batch: &[Publication]) -> Vec<Result<Published, BusError>> {
-        todo!()
-    }
-    pub(crate) async fn ping(&self) -> Result<(), BusError> {
-        todo!()
-    }
-    pub(crate) async fn epoch(&self) -> Result<Epoch, BusError> {
-        todo!()
-    }
-    pub(crate) fn slot_of(&self, _target: &Target) -> u16 {
-        todo!()
-    }
-    pub(crate) fn feed(_bus: &Arc<Self>, _limits: FeedLimits) -> (Subscriptions, Feed) {
-        todo!()
-    }
-    pub(crate) async fn read_logs(
-        &self,
-        _from: &[(Target, Position)],
-        _limit: usize,
-    ) -> Result<Vec<Vec<Entry>>, BusError> {
-        todo!()
-    }
-    pub(crate) async fn tails(&self, _targets: &[Target]) -> Result<Vec<Position>, BusError> {
-        todo!()
-    }
-    pub(crate) async fn save_session(
-        &self,
-        _pid: &str,
-        _record: &[u8],
-        _ttl: Duration,
-    ) -> Result<(), BusError> {
-        todo!()
-    }
-    pub(crate) async fn touch_sessions(&self, _pids: &[String], _ttl: Duration) -> Result<(), BusError> {
-        todo!()
-    }
-    pub(crate) async fn load_session(&self, _pid: &str) -> Result<Option<Bytes>, BusError> {
-        todo!()
-    }
-    pub(crate) async fn save_sent(
-        &self,
-        _marks: &[(Target, Position)],
-        _ttl: Duration,
-    ) -> Result<(), BusError> {
-        todo!()
-    }
-    pub(crate) async fn load_sent(&self, _target: &Target) -> Result<Position, BusError> {
-        todo!()
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("names", &self.names).field("log", &self.log).finish_non_exhaustive()
     }
 }
 
-#[allow(clippy::unused_async, clippy::todo)]
-impl RedisSubscriptions {
-    pub(crate) async fn subscribe(&self, _targets: &[Target]) -> Result<(), BusError> {
-        todo!()
+impl Redis {
+    pub(crate) fn new(config: RedisConfig) -> Result<Self, BusError> {
+        let deployment = Deployment::parse(&config.url)?;
+        Ok(Self {
+            nodes: Arc::new(Nodes::new(deployment, config.response_timeout)),
+            names: Arc::new(Names::new(&config.prefix)),
+            log: config.log,
+            scripts: Scripts::new(),
+            metrics: Metrics::new(),
+        })
     }
-    pub(crate) async fn unsubscribe(&self, _targets: &[Target]) -> Result<(), BusError> {
-        todo!()
+
+    pub(crate) async fn publish(&self, batch: &[Publication]) -> Vec<Result<Published, BusError>> {
+        let started = Instant::now();
+        let calls = batch.iter().map(|publication| self.publication(publication, Lua::by_hash)).collect();
+        let mut answers = self.nodes.run(calls).await;
+        let unknown = unknown_scripts(&answers);
+        if !unknown.is_empty() {
+            let calls = unknown.iter().map(|index| self.publication(&batch[*index], Lua::by_body)).collect();
+            for (index, answer) in unknown.into_iter().zip(self.nodes.run(calls).await) {
+                answers[index] = answer;
+            }
+        }
+        let answers: Vec<_> = answers.into_iter().zip(batch).map(published).collect();
+        self.metrics.published(&answers, started.elapsed());
+        answers
     }
+
+    fn publication(&self, publication: &Publication, script: fn(&Lua) -> Cmd) -> (u16, Cmd) {
+        let Publication { target, envelope, reliable, message_id } = publication;
+        let channel = self.names.channel(target);
+        let slot = self.nodes.slot_of(&channel);
+        let publish = if self.nodes.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
+        let seen = message_id.as_ref().map(|message_id| self.names.seen(target, message_id));
+        let call = match (reliable, seen) {
+            (false, None) => {
+                let mut call = cmd(publish);
+                call.arg(channel).arg(envelope.as_ref());
+                call
+            }
+            (false, Some(seen)) => {
+                let mut call = script(&self.scripts.publish_once);
+                call.arg(1).arg(seen).arg(envelope.as_ref()).arg(channel).arg(publish);
+                call.arg(millis(self.log.dedup_window));
+                call
+            }
+            (true, seen) => {
+                let last = self.names.last(target);
+                // in a cluster no key is common to all targets, and a target's own clock is its last position
+                let clock = if self.nodes.is_cluster() { last.clone() } else { self.names.clock() };
+                let mut call = script(&self.scripts.publish);
+                call.arg(3 + usize::from(seen.is_some())).arg(self.names.log(target)).arg(last).arg(clock);
+                if let Some(seen) = seen {
+                    call.arg(seen);
+                }
+                call.arg(envelope.as_ref()).arg(channel).arg(publish).arg(self.log.entries_max);
+                call.arg(millis(self.log.age))
+                    .arg(millis(self.log.last_age()))
+                    .arg(millis(self.log.dedup_window));
+                call
+            }
+        };
+        (slot, call)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), BusError> {
+        self.counted(self.nodes.ping().await)
+    }
+
+    pub(crate) async fn epoch(&self) -> Result<Epoch, BusError> {
+        let key = self.names.epoch();
+        let slot = self.nodes.slot_of(&key);
+        let mut create = cmd("SET");
+        create.arg(&key).arg(fastrand::u32(1..)).arg("NX");
+        let mut read = cmd("GET");
+        read.arg(&key);
+        let values = self.all(self.nodes.run(vec![(slot, create), (slot, read)]).await)?;
+        let epoch = values.into_iter().next_back().and_then(|value| reply::number(&value));
+        let epoch = epoch.and_then(|number| u32::try_from(number).ok());
+        self.counted(epoch.map(Epoch).ok_or_else(|| nodes::unexpected("an epoch that is not a number")))
+    }
+
+    pub(crate) fn slot_of(&self, target: &Target) -> u16 {
+        if self.nodes.is_cluster() {
+            self.nodes.slot_of(&self.names.channel(target))
+        } else {
+            Cursor::ONE_REDIS
+        }
+    }
+
+    pub(crate) fn feed(bus: &Arc<Self>, limits: FeedLimits) -> (Subscriptions, Feed) {
+        let queue = Arc::new(FeedQueue::new(limits, bus.metrics.clone()));
+        let (subscriptions, task) =
+            carrier::start(bus.nodes.clone(), bus.names.clone(), queue.clone(), bus.metrics.clone());
+        (Subscriptions(Carrier::Redis(subscriptions)), Feed { queue, _task: Some(task) })
+    }
+
+    pub(crate) async fn read_logs(
+        &self,
+        from: &[(Target, Position)],
+        limit: usize,
+    ) -> Result<Vec<Vec<Entry>>, BusError> {
+        let call = |(target, after): &(Target, Position)| {
+            let key = self.names.log(target);
+            let mut call = cmd("XRANGE");
+            call.arg(&key).arg(names::after(*after)).arg("+").arg("COUNT").arg(limit);
+            (self.nodes.slot_of(&key), call)
+        };
+        let values = self.all(self.nodes.run(from.iter().map(call).collect()).await)?;
+        let logs = values.into_iter().map(|value| {
+            reply::entries(value).ok_or_else(|| nodes::unexpected("a log entry without a place"))
+        });
+        self.counted(logs.collect())
+    }
+
+    pub(crate) async fn tails(&self, targets: &[Target]) -> Result<Vec<Position>, BusError> {
+        let keys: Vec<_> = targets.iter().map(|target| self.names.last(target)).collect();
+        self.positions(&keys).await
+    }
+
+    pub(crate) async fn load_sent(&self, target: &Target) -> Result<Position, BusError> {
+        Ok(self.positions(&[self.names.sent(target)]).await?.pop().unwrap_or_default())
+    }
+
+    async fn positions(&self, keys: &[String]) -> Result<Vec<Position>, BusError> {
+        let call = |key: &String| {
+            let mut call = cmd("GET");
+            call.arg(key);
+            (self.nodes.slot_of(key), call)
+        };
+        let values = self.all(self.nodes.run(keys.iter().map(call).collect()).await)?;
+        let position = |value: &Value| match value {
+            Value::Nil => Ok(Position::ZERO),
+            value => {
+                let number = reply::number(value);
+                number.map(Position).ok_or_else(|| nodes::unexpected("a position that is not a number"))
+            }
+        };
+        self.counted(values.iter().map(position).collect())
+    }
+
+    pub(crate) async fn save_session(&self, pid: &str, record: &[u8], ttl: Duration) -> Result<(), BusError> {
+        let key = self.names.session(pid);
+        let mut call = cmd("SET");
+        call.arg(&key).arg(record).arg("PX").arg(millis(ttl));
+        self.counted(self.nodes.run_one(&key, call).await.map(drop))
+    }
+
+    pub(crate) async fn touch_sessions(&self, pids: &[String], ttl: Duration) -> Result<(), BusError> {
+        let call = |pid: &String| {
+            let key = self.names.session(pid);
+            let mut call = cmd("PEXPIRE");
+            call.arg(&key).arg(millis(ttl));
+            (self.nodes.slot_of(&key), call)
+        };
+        self.all(self.nodes.run(pids.iter().map(call).collect()).await).map(drop)
+    }
+
+    pub(crate) async fn load_session(&self, pid: &str) -> Result<Option<Bytes>, BusError> {
+        let key = self.names.session(pid);
+        let mut call = cmd("GET");
+        call.arg(&key);
+        let record = match self.nodes.run_one(&key, call).await {
+            Ok(Value::Nil) => Ok(None),
+            Ok(Value::BulkString(record)) => Ok(Some(Bytes::from(record))),
+            Ok(_) => Err(nodes::unexpected("a session that is not a string")),
+            Err(error) => Err(error),
+        };
+        self.counted(record)
+    }
+
+    pub(crate) async fn save_sent(
+        &self,
+        marks: &[(Target, Position)],
+        ttl: Duration,
+    ) -> Result<(), BusError> {
+        let call = |(target, position): &(Target, Position), script: fn(&Lua) -> Cmd| {
+            let key = self.names.sent(target);
+            let mut call = script(&self.scripts.save_sent);
+            call.arg(1).arg(&key).arg(position.0).arg(millis(ttl));
+            (self.nodes.slot_of(&key), call)
+        };
+        let mut answers = self.nodes.run(marks.iter().map(|mark| call(mark, Lua::by_hash)).collect()).await;
+        if !unknown_scripts(&answers).is_empty() {
+            // all of them again: a mark that is set twice stays where it is
+            answers = self.nodes.run(marks.iter().map(|mark| call(mark, Lua::by_body)).collect()).await;
+        }
+        self.all(answers).map(drop)
+    }
+
+    /// All values, or the first error.
+    fn all(&self, answers: Vec<Result<Value, BusError>>) -> Result<Vec<Value>, BusError> {
+        self.counted(answers.into_iter().collect())
+    }
+
+    fn counted<T>(&self, outcome: Result<T, BusError>) -> Result<T, BusError> {
+        outcome.inspect_err(|error| self.metrics.failed_with(error))
+    }
+}
+
+fn published((answer, publication): (Result<Value, BusError>, &Publication)) -> Result<Published, BusError> {
+    match answer? {
+        Value::Nil => Ok(Published::Duplicate),
+        value => match (reply::number(&value), publication.reliable) {
+            (Some(position), true) => Ok(Published::Logged(Position(position))),
+            (Some(receivers), false) => Ok(Published::Sent { receivers }),
+            (None, _) => Err(nodes::unexpected("neither a position nor a number of receivers")),
+        },
+    }
+}
+
+/// Which calls met a node that lost its scripts.
+fn unknown_scripts(answers: &[Result<Value, BusError>]) -> Vec<usize> {
+    let unknown = |answer: &Result<Value, BusError>| matches!(answer, Err(BusError::Refused { source, .. }) if source.code() == Some("NOSCRIPT"));
+    answers.iter().enumerate().filter(|(_, answer)| unknown(answer)).map(|(index, _)| index).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    // Redis refuses an expiry of zero
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

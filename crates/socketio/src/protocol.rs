@@ -1,5 +1,8 @@
 //! One client's conversation, whatever transport carries it: packets in, effects out. It keeps no clock (heartbeats,
 //! the time to CONNECT) and does not know what an event means.
+//!
+//! Socket.IO protocol 5, "Exchange protocol": CONNECT comes first, a payload that is not what its type carries closes
+//! the connection. Engine.IO protocol 4, "Heartbeat": it is the server that pings.
 
 use std::borrow::Cow;
 
@@ -60,16 +63,19 @@ pub struct Auth<'a> {
 }
 
 impl<'a> Auth<'a> {
-    /// What is no string cannot be resumed from, and counts as absent: the client then starts afresh.
+    /// A field that is no string counts as absent: the client then starts afresh.
     fn read(raw: Option<&'a RawValue>) -> Self {
         #[derive(Default, Deserialize)]
-        struct Resume {
-            pid: Option<String>,
-            offset: Option<String>,
+        struct Resume<'r> {
+            #[serde(borrow)]
+            pid: Option<&'r RawValue>,
+            #[serde(borrow)]
+            offset: Option<&'r RawValue>,
         }
         let resume = raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
         let Resume { pid, offset } = resume.unwrap_or_default();
-        Self { pid, offset, raw }
+        let string = |field: Option<&RawValue>| serde_json::from_str(field?.get()).ok();
+        Self { pid: string(pid), offset: string(offset), raw }
     }
 }
 
@@ -288,7 +294,9 @@ mod tests {
             (r#"40{"pid":"p","offset":"1-0","token":"x"}"#, Some("p"), Some("1-0")),
             (r#"40{"pid":"\u0070"}"#, Some("p"), None),
             (r#"40{"pid":"p","offset":null}"#, Some("p"), None),
-            (r#"40{"pid":7,"offset":"1-0"}"#, None, None),
+            (r#"40{"pid":7,"offset":"1-0"}"#, None, Some("1-0")),
+            (r#"40{"pid":"p","offset":["1-0"]}"#, Some("p"), None),
+            (r#"40{"pid":{"a":1},"offset":true}"#, None, None),
             (r#"40{"pid":"p","pid":"q"}"#, None, None),
         ] {
             let mut protocol = Protocol::new();

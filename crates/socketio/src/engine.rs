@@ -1,5 +1,7 @@
 //! Engine.IO 4: its packets as text, the payloads in which polling carries several of them, and the handshake.
 //! Knows nothing of what a message holds.
+//!
+//! Engine.IO protocol 4, "Protocol", "Packet encoding" and "Handshake".
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,5 +1,8 @@
 //! What the query string of a request to `/socket.io/` asks for, and the protocol's answer when that makes no sense.
 //! Whether a session exists, and on which transport it is, only the caller knows.
+//!
+//! Engine.IO protocol 4, "Query parameters", says which there are and that a missing one is a 400; the codes and their
+//! texts are the reference server's.
 
 use std::borrow::Cow;
 

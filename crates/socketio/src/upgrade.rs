@@ -1,5 +1,7 @@
 //! The server's side of moving a session from polling to WebSocket: what arrives on the new WebSocket until the
 //! session has moved. The polling session lives on untouched meanwhile; how long a probe may take is the caller's.
+//!
+//! Engine.IO protocol 4, "Upgrade".
 
 use crate::engine::{PROBE, Packet};
 

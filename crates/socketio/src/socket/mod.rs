@@ -1,5 +1,7 @@
 //! Socket.IO 5 packets, as the text that an Engine.IO message carries. Arguments stay the JSON they are: nothing here
 //! builds a value of them.
+//!
+//! Socket.IO protocol 5, "Packet encoding".
 
 mod decode;
 mod encode;

@@ -163,6 +163,18 @@ impl Bus {
         }
     }
 
+    /// The last position given to any target: whatever is logged after this answer stands beyond it. `None` in a
+    /// cluster, where each target has a clock of its own.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn clock(&self) -> Result<Option<Position>, BusError> {
+        match self {
+            Self::Memory(bus) => Ok(Some(bus.last_given())),
+            Self::Redis(bus) => bus.clock().await,
+        }
+    }
+
     /// Keeps a session's record for `ttl`.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The suite on a real Redis Cluster of three nodes, and what only a cluster does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod server;
 mod suite;
 

@@ -1,5 +1,7 @@
 //! The suite on the bus in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod server;
 mod suite;
 

@@ -1,5 +1,7 @@
 //! The suite on a real Redis, and what only a real Redis does: it goes away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod server;
 mod suite;
 

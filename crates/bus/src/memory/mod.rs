@@ -73,6 +73,10 @@ impl Memory {
         targets.iter().map(|target| store.tail(target)).collect()
     }
 
+    pub(crate) fn last_given(&self) -> Position {
+        self.lock().clock()
+    }
+
     pub(crate) fn save_session(&self, pid: &str, record: Bytes, ttl: Duration) {
         let now_us = self.clock.now_us();
         self.lock().sessions.put(pid.to_owned(), record, now_us, ttl);

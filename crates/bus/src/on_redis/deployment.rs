@@ -112,6 +112,10 @@ fn config(reason: &str) -> BusError {
 
 fn connection_info(url: &str) -> Result<ConnectionInfo, BusError> {
     let info = url.into_connection_info().map_err(|error| config(&error.to_string()))?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // for the whole process; refused where it has one already, which serves as well
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Ok(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }

@@ -2,11 +2,13 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use redis::Value;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 /// Nothing here takes longer on a busy machine.
@@ -14,6 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
     pub(crate) port: u16,
+    directory: TempDir,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -22,7 +25,7 @@ impl Server {
     /// Not started yet.
     pub(crate) fn new(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { port: free_port(), arguments, child: None }
+        Self { port: free_port(), directory: tempfile::tempdir().unwrap(), arguments, child: None }
     }
 
     pub(crate) async fn started(arguments: &[&str]) -> Self {
@@ -31,23 +34,23 @@ impl Server {
         server
     }
 
+    /// Watches a master named `main`.
+    pub(crate) async fn sentinel(master: &Self) -> Self {
+        let mut server = Self::new(&["--sentinel"]);
+        let config = server.directory.path().join("sentinel.conf");
+        fs::write(&config, format!("sentinel monitor main 127.0.0.1 {} 1\n", master.port)).unwrap();
+        server.arguments.insert(0, config.to_string_lossy().into_owned());
+        server.start().await;
+        server
+    }
+
     /// Resolves when it answers.
     pub(crate) async fn start(&mut self) {
-        let port = self.port.to_string();
         let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port,
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-                "/tmp",
-            ])
             .args(&self.arguments)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .arg("--dir")
+            .arg(self.directory.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server must be in the PATH");
@@ -67,7 +70,7 @@ impl Server {
         self.try_command(words).await.unwrap()
     }
 
-    async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
+    pub(crate) async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
@@ -102,20 +105,15 @@ impl Cluster {
     pub(crate) async fn started() -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
+            let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"];
             let bus_port = free_port().to_string();
-            let config = std::env::temp_dir().join(format!("herald-bus-nodes-{bus_port}.conf"));
-            let config = config.to_string_lossy().into_owned();
-            let arguments =
-                ["--cluster-enabled", "yes", "--cluster-port", &bus_port, "--cluster-config-file", &config];
-            // a node that comes back takes part at once
-            nodes
-                .push(Server::started(&[&arguments[..], &["--cluster-node-timeout", "1000"]].concat()).await);
+            nodes.push(Server::started(&[&arguments[..], &[&bus_port]].concat()).await);
         }
         for (node, slots) in nodes.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
             node.command(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
         }
         for node in &nodes[1..] {
-            let (port, bus_port) = (node.port.to_string(), node.arguments[3].clone());
+            let (port, bus_port) = (node.port.to_string(), node.arguments[5].clone());
             nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]).await;
         }
         let cluster = Self { nodes };
@@ -138,15 +136,6 @@ impl Cluster {
     pub(crate) fn url(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("redis+cluster://{}", hosts.join(","))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            node.kill();
-            let _ = std::fs::remove_file(&node.arguments[5]);
-        }
     }
 }
 

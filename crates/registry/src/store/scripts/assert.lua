@@ -1,0 +1,5 @@
+-- Notes what an edge claims, if this stay still counts; with no holds it only asks whether it does.
+-- KEYS: edge, claims. ARGV: number, holds. Returns 1, or 0 when fenced.
+if redis.call('HGET', KEYS[1], 'attachment') ~= ARGV[1] then return 0 end
+for hold = 2, #ARGV do redis.call('ZADD', KEYS[2], ARGV[1], ARGV[hold]) end
+return 1

@@ -1,1 +1,176 @@
-//! placeholder
+//! An edge holds clients: it accepts them, speaks their protocols, keeps who is in which channel and what each
+//! connection still has to be sent. It keeps nothing that a client needs after it died.
+//!
+//! The way of a message: [`feed`] reads it from Redis → [`hub`] appends it to the outboxes of its connections and writes
+//! them → a socket. The way of a client: [`http`] routes its request → [`transport`] speaks its protocol → [`client`]
+//! carries out what it asks. [`catchup`] reads the logs for those who lag or resume.
+
+mod catchup;
+mod client;
+mod config;
+mod delivery;
+mod feed;
+mod frame;
+mod http;
+mod hub;
+mod interest;
+mod keeper;
+mod metrics;
+mod origin;
+mod presence;
+mod serve;
+mod session;
+mod transport;
+
+use std::sync::Arc;
+
+use herald_bus::{Bus, FeedLimits};
+use herald_chassis::{BoxError, Context, Shutdown};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint;
+
+pub use config::{ClientConfig, Config};
+
+use crate::catchup::CatchUps;
+use crate::client::Services;
+use crate::feed::{FeedTask, Positions, Probe};
+use crate::hub::{HeartbeatTimes, Hub, OutboxLimits, ShardConfig};
+use crate::interest::Interest;
+use crate::keeper::Keeper;
+use crate::metrics::{CatchUpMetrics, ClientMetrics, FeedMetrics, HubMetrics};
+use crate::origin::Origins;
+use crate::presence::{Identity, Presence};
+use crate::serve::Server;
+use crate::session::SessionLimits;
+
+/// Starts an edge on `ctx`: its tasks run until the context's shutdown, drain, and end.
+///
+/// # Errors
+/// When the registry's URL cannot be used.
+pub fn start(config: &Config, bus: Bus, listener: TcpListener, ctx: &Context) -> Result<(), BoxError> {
+    let identity = identity(config, &listener)?;
+    // what serves clients outlives the soft stage: it ends when the last client is gone
+    let inner = Shutdown::new();
+    let metrics = ClientMetrics::new();
+    let (hub, lagging) = start_hub(&config.clients, ctx, &inner);
+    let origins = Origins::new(bus.clone());
+    let positions = Positions::default();
+    let (subscriptions, feed) = bus.feed(FeedLimits::default());
+    start_feed(
+        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions },
+        &identity,
+        ctx,
+        &inner,
+        (subscriptions.clone(), feed),
+    );
+
+    let (interest, requests) = Interest::new();
+    let watched = (positions.clone(), metrics.channels.clone());
+    spawn(ctx, "interest", interest::run(requests, subscriptions, watched, inner.clone()));
+    let catch_ups = CatchUps {
+        bus: bus.clone(),
+        hub: hub.clone(),
+        origins: origins.clone(),
+        metrics: CatchUpMetrics::new(),
+    };
+    spawn(ctx, "catch-ups", catchup::run(catch_ups, lagging, inner.clone()));
+    let keeper = Keeper::new(metrics.sessions.clone());
+    let retention = config.clients.session_retention;
+    spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
+    spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
+    let presence = Presence::new(metrics.claims.clone());
+    if let Some(url) = &config.registry_url {
+        let endpoint = Endpoint::from_shared(url.expose().to_owned())?;
+        spawn(ctx, "presence", presence.clone().run(endpoint, (identity, hub.clone()), inner.clone()));
+    }
+    let limits =
+        SessionLimits { groups_max: config.clients.max_groups, id_bytes_max: config.clients.max_id_bytes };
+    let services = Arc::new(Services {
+        hub,
+        bus,
+        interest,
+        positions,
+        presence,
+        origins,
+        keeper,
+        limits,
+        retention,
+        metrics,
+    });
+    let server = Server::new(config.clients.clone(), services, ctx.clone(), inner);
+    ctx.tasks.spawn("server", async move { server.run(listener).await });
+    Ok(())
+}
+
+/// Who this edge is: new at every start, so that it inherits nothing from one that died at the same address.
+fn identity(config: &Config, listener: &TcpListener) -> Result<Identity, BoxError> {
+    let address = match &config.advertise {
+        Some(name) => name.clone(),
+        None => listener.local_addr()?.to_string(),
+    };
+    Ok(Identity { edge_id: transport::secret_id()?, address })
+}
+
+fn start_hub(
+    config: &ClientConfig,
+    ctx: &Context,
+    inner: &Shutdown,
+) -> (Hub, mpsc::Receiver<catchup::Lagging>) {
+    let (lagging, asking) = mpsc::channel(config.max_connections.max(1));
+    let shard = ShardConfig {
+        heartbeat: HeartbeatTimes { interval: config.ping_interval, timeout: config.ping_timeout },
+        outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes as usize },
+        lagging,
+        metrics: HubMetrics::new(),
+    };
+    let (hub, queues) = Hub::new(config.shards());
+    for queues in queues {
+        let (shard, inner) = (shard.clone(), inner.clone());
+        spawn(ctx, "hub shard", async move {
+            tokio::select! {
+                () = inner.hard() => {}
+                () = hub::run(shard, queues) => {}
+            }
+        });
+    }
+    (hub, asking)
+}
+
+struct FeedParts<'a> {
+    bus: &'a Bus,
+    hub: &'a Hub,
+    origins: &'a Origins,
+    positions: &'a Positions,
+}
+
+fn start_feed(
+    parts: &FeedParts<'_>,
+    identity: &Identity,
+    ctx: &Context,
+    inner: &Shutdown,
+    (subscriptions, feed): (herald_bus::Subscriptions, herald_bus::Feed),
+) {
+    let metrics = FeedMetrics::new();
+    let probe = Probe::new(&identity.edge_id);
+    let task = FeedTask {
+        bus: parts.bus.clone(),
+        hub: parts.hub.clone(),
+        origins: parts.origins.clone(),
+        positions: parts.positions.clone(),
+        probe: probe.clone(),
+        condition: ctx.readiness.condition("feed", "not subscribed on Redis yet"),
+        metrics: metrics.clone(),
+    };
+    let stopping = inner.clone();
+    ctx.tasks.spawn("feed", async move { task.run(feed, stopping).await });
+    let probed = ctx.readiness.condition("probe", "no message has come back by the feed yet");
+    spawn(ctx, "probe", probe.run((parts.bus.clone(), subscriptions), probed, metrics, inner.clone()));
+}
+
+fn spawn(ctx: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    ctx.tasks.spawn(name, async move {
+        task.await;
+        Ok::<(), BoxError>(())
+    });
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::Position;
+use crate::{Position, Target, TargetKind};
 
 /// Names one life of the data on Redis: a Redis that lost its data gets a new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,6 +50,18 @@ const TEXT_MAX: usize = 32;
 impl Cursor {
     /// The slot of a position given by a Redis that is not a cluster.
     pub const ONE_REDIS: u16 = u16::MAX;
+
+    /// In a cluster the nodes' clocks may differ by so much: logs of other slots are replayed from as much earlier.
+    pub const CLUSTER_MARGIN_US: u64 = 10_000_000;
+
+    /// From where on this target's log, which lies in `slot`, is news to whoever has the cursor.
+    pub fn stands(&self, target: &Target, slot: u16) -> Position {
+        match (target.kind(), self.mailbox) {
+            (TargetKind::Socket(_), Some(mailbox)) => mailbox,
+            _ if self.slot == slot => self.position,
+            _ => self.position.earlier_by(Self::CLUSTER_MARGIN_US),
+        }
+    }
 
     /// Reads a cursor that a client handed back.
     pub fn parse(text: &str) -> Result<Self, CursorError> {

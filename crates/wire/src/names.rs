@@ -72,12 +72,6 @@ impl Names {
         format!("{}:session:{{{pid}}}", self.prefix)
     }
 
-    /// The channel on which an edge probes its own feed.
-    pub fn probe(&self, edge_id: &str) -> Target {
-        // a group no client can register for: control characters are refused
-        Target::from_text(&format!("g:\u{1}probe:{edge_id}")).unwrap_or_else(Target::everyone)
-    }
-
     /// The registry's record of who owns a socketId.
     pub fn owner(&self, socket_id: &str) -> String {
         format!("{}:owner:{{{socket_id}}}", self.prefix)
@@ -102,6 +96,12 @@ impl Names {
     pub fn registry_events(&self) -> String {
         format!("{}:registry-events", self.prefix)
     }
+}
+
+/// The target through which an edge probes its own feed: a group no client can register for, since control characters
+/// are refused.
+pub fn probe(edge_id: &str) -> Target {
+    Target::from_text(&format!("g:\u{1}probe:{edge_id}")).unwrap_or_else(Target::everyone)
 }
 
 /// The stream id just after `position`, for reading a log from there on.

@@ -64,6 +64,10 @@ impl Store {
         }
     }
 
+    pub(super) fn clock(&self) -> Position {
+        self.clock
+    }
+
     pub(super) fn publish(&mut self, publication: &Publication, now_us: u64) -> Published {
         self.expire(now_us);
         if let Some(message_id) = &publication.message_id

@@ -163,6 +163,13 @@ impl Redis {
         self.positions(&keys).await
     }
 
+    pub(crate) async fn clock(&self) -> Result<Option<Position>, BusError> {
+        if self.nodes.is_cluster() {
+            return Ok(None);
+        }
+        Ok(self.positions(&[self.names.clock()]).await?.pop())
+    }
+
     pub(crate) async fn load_sent(&self, target: &Target) -> Result<Position, BusError> {
         Ok(self.positions(&[self.names.sent(target)]).await?.pop().unwrap_or_default())
     }

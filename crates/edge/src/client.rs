@@ -1,0 +1,340 @@
+//! What a client may do, whatever protocol it speaks: open, resume, register, leave, ack, close. It turns a planned
+//! change of the session into subscriptions, memberships in the hub, claims and a record on Redis, in the order that
+//! keeps the promise: a client that was told «registered» misses nothing published from then on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use herald_bus::{Bus, BusError};
+use herald_wire::{Cursor, CursorError, Position, Target};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::delivery::{self, Delivery, Encoding};
+use crate::feed::Positions;
+use crate::hub::{Command, Connection, Hub, HubEnded, Join};
+use crate::interest::{Interest, NotSubscribed};
+use crate::keeper::Keeper;
+use crate::metrics::ClientMetrics;
+use crate::origin::Origins;
+use crate::presence::Presence;
+use crate::session::{Change, Record, Registration, Session, SessionError, SessionLimits};
+
+/// A registration that Redis has not confirmed by then is refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What clients are served with.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) hub: Hub,
+    pub(crate) bus: Bus,
+    pub(crate) interest: Interest,
+    pub(crate) positions: Positions,
+    pub(crate) presence: Presence,
+    pub(crate) origins: Origins,
+    pub(crate) keeper: Keeper,
+    pub(crate) limits: SessionLimits,
+    /// How long a session and a mailbox's mark outlive their connection.
+    pub(crate) retention: Duration,
+    pub(crate) metrics: ClientMetrics,
+}
+
+/// Why a client did not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the cursor cannot be used: {0}")]
+    Cursor(#[from] CursorError),
+    #[error("this session cannot be resumed: it is unknown, or was away for longer than it is kept")]
+    UnknownSession,
+    #[error("Redis does not answer: try again later ({0})")]
+    Bus(#[from] BusError),
+    #[error("{0}: try again later")]
+    NotSubscribed(#[from] NotSubscribed),
+    #[error("Redis did not answer in time: try again later")]
+    Late(#[from] tokio::time::error::Elapsed),
+    #[error(transparent)]
+    HubEnded(#[from] HubEnded),
+}
+
+impl ClientError {
+    /// What a program can tell them apart by.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Session(e) => e.code(),
+            Self::Cursor(_) => "bad_cursor",
+            Self::UnknownSession => "unknown_session",
+            Self::Bus(_) | Self::NotSubscribed(_) | Self::Late(_) | Self::HubEnded(_) => "unavailable",
+        }
+    }
+
+    /// Whether it is this edge that failed, not the client.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.code() == "unavailable"
+    }
+}
+
+pub(crate) struct Client {
+    services: Arc<Services>,
+    pub(crate) connection: Arc<Connection>,
+    session: Session,
+    pid: String,
+    acked: Option<Cursor>,
+}
+
+impl Client {
+    /// A new session on a connection.
+    pub(crate) fn new(services: Arc<Services>, connection: Arc<Connection>, pid: String) -> Self {
+        services.keeper.open(&pid, &connection);
+        Self { services, connection, session: Session::default(), pid, acked: None }
+    }
+
+    /// The session's private id.
+    pub(crate) fn pid(&self) -> &str {
+        &self.pid
+    }
+
+    pub(crate) fn socket_id(&self) -> Option<&str> {
+        self.session.socket_id()
+    }
+
+    pub(crate) fn groups(&self) -> Vec<&str> {
+        self.session.groups().collect()
+    }
+
+    /// Sends bytes that are encoded for the connection already.
+    pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), HubEnded> {
+        self.services.hub.send(self.connection.id, Command::Send { id: self.connection.id, bytes }).await
+    }
+
+    /// Adds to what the session is. `from`: what it joins counts from this cursor on, not from now on; for clients that
+    /// have no session to resume and say again who they are.
+    pub(crate) async fn register(
+        &mut self,
+        asked: Registration,
+        from: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let registered = match from.map(Cursor::parse).transpose() {
+            Ok(from) => self.try_register(&asked, from).await,
+            Err(e) => Err(e.into()),
+        };
+        match &registered {
+            Ok(()) => self.services.metrics.registrations.increment(1),
+            Err(_) => self.services.metrics.registrations_refused.increment(1),
+        }
+        registered
+    }
+
+    /// Takes from what the session is.
+    pub(crate) async fn leave(&mut self, groups: &[String]) -> Result<(), ClientError> {
+        let change = self.session.plan_leave(groups, self.services.limits)?;
+        if change.is_empty() {
+            return Ok(());
+        }
+        let mut session = self.session.clone();
+        session.take_over(&change, |_| Position::ZERO);
+        self.save(&session).await?;
+        self.session = session;
+        self.part(change.leaves).await?;
+        Ok(())
+    }
+
+    /// Becomes the session `pid` again, from `cursor` on (from where it joined each channel, without one): what it
+    /// missed is on its way when this returns. `first` is sent before any of it.
+    pub(crate) async fn resume(
+        &mut self,
+        pid: &str,
+        cursor: Option<&str>,
+        (encoding, first): (Encoding, impl FnOnce() -> Bytes),
+    ) -> Result<(), ClientError> {
+        let resumed = self.try_resume(pid, cursor, (encoding, first)).await;
+        match &resumed {
+            Ok(()) => self.services.metrics.resumed.increment(1),
+            Err(_) => self.services.metrics.resume_refused.increment(1),
+        }
+        resumed
+    }
+
+    /// The client has everything up to `cursor`; only counts when it asked for explicit acks.
+    pub(crate) async fn ack(&mut self, cursor: &str) -> Result<(), ClientError> {
+        let cursor = Cursor::parse(cursor)?;
+        if !self.session.explicit_acks || self.acked.is_some_and(|acked| acked.position > cursor.position) {
+            return Ok(());
+        }
+        self.acked = Some(cursor);
+        self.save(&self.session).await?;
+        if let Some(target) = self.session.socket_target() {
+            let mark = (target.clone(), cursor.mailbox.unwrap_or(cursor.position));
+            self.services.bus.save_sent(&[mark], self.services.retention).await?;
+        }
+        Ok(())
+    }
+
+    /// Another connection holds the socketId now; the groups stay.
+    pub(crate) async fn superseded(&mut self, target: &Target) -> Result<(), ClientError> {
+        self.services.metrics.superseded.increment(1);
+        if self.session.socket_target() != Some(target) {
+            return Ok(());
+        }
+        self.session.lose(target);
+        self.services.hub.send(self.connection.id, self.command_leave(vec![target.clone()])).await?;
+        self.services.interest.release(vec![target.clone()]).await;
+        self.save(&self.session).await
+    }
+
+    /// Ends the connection; the session stays on Redis for as long as it is kept. `farewell` is the last that is sent.
+    pub(crate) async fn close(self, farewell: Bytes) {
+        let Self { services, connection, session, pid, acked } = self;
+        let (parting, parted) = oneshot::channel();
+        let close = Command::Close { id: connection.id, farewell, parting };
+        if services.hub.send(connection.id, close).await.is_err() {
+            return;
+        }
+        services.keeper.close(&pid, &connection);
+        if let Some(socket_id) = session.socket_id() {
+            services.presence.release(socket_id, &connection);
+        }
+        services.interest.release(session.targets()).await;
+        let mark = parted.await.ok().and_then(|parting| parting.mailbox);
+        if let (Some(position), Some(target), None) = (mark, session.socket_target(), acked)
+            && let Err(e) = services.bus.save_sent(&[(target.clone(), position)], services.retention).await
+        {
+            tracing::debug!("cannot save how far a mailbox was written: {e}");
+        }
+    }
+
+    async fn try_register(&mut self, asked: &Registration, from: Option<Cursor>) -> Result<(), ClientError> {
+        let change = self.session.plan_register(asked, self.services.limits)?;
+        let explicit_acks = self.session.explicit_acks || asked.explicit_acks;
+        if change.is_empty() && explicit_acks == self.session.explicit_acks {
+            return Ok(());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        self.services.interest.acquire(change.joins.clone(), deadline).await?;
+        let joined = timeout_at(deadline, self.join(&change, explicit_acks, from)).await;
+        match joined.unwrap_or_else(|late| Err(late.into())) {
+            Ok(()) => self.part(change.leaves).await,
+            Err(e) => {
+                self.services.interest.release(change.joins).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Everything to be joined is subscribed to: from where on does it count, and on record, and into the hub.
+    async fn join(
+        &mut self,
+        change: &Change,
+        explicit_acks: bool,
+        from: Option<Cursor>,
+    ) -> Result<(), ClientError> {
+        let Services { bus, positions, hub, .. } = &*self.services;
+        let tails = bus.tails(&change.joins).await?;
+        let tails: Vec<(Target, Position)> = change.joins.iter().cloned().zip(tails).collect();
+        let mut joins = Vec::with_capacity(tails.len());
+        for (target, tail) in &tails {
+            let is_mailbox = matches!(target.kind(), herald_wire::TargetKind::Socket(_));
+            let floor = match from {
+                Some(cursor) => cursor.stands(target, bus.slot_of(target)),
+                None if is_mailbox => bus.load_sent(target).await?,
+                None => *tail,
+            };
+            joins.push(Join { target: target.clone(), floor, replay: *tail > floor });
+        }
+        positions.begin(tails);
+        let mut session = self.session.clone();
+        let floor_of =
+            |target: &Target| joins.iter().find(|j| j.target == *target).map_or(Position::ZERO, |j| j.floor);
+        session.take_over(change, floor_of);
+        session.explicit_acks = explicit_acks;
+        self.save(&session).await?;
+        self.session = session;
+        hub.send(self.connection.id, Command::Join { id: self.connection.id, joins }).await?;
+        self.claim(&change.joins);
+        Ok(())
+    }
+
+    /// Carries out what a change leaves.
+    async fn part(&self, leaves: Vec<Target>) -> Result<(), ClientError> {
+        if leaves.is_empty() {
+            return Ok(());
+        }
+        for target in &leaves {
+            if let herald_wire::TargetKind::Socket(socket_id) = target.kind() {
+                self.services.presence.release(socket_id, &self.connection);
+            }
+        }
+        self.services.hub.send(self.connection.id, self.command_leave(leaves.clone())).await?;
+        self.services.interest.release(leaves).await;
+        Ok(())
+    }
+
+    async fn try_resume(
+        &mut self,
+        pid: &str,
+        cursor: Option<&str>,
+        (encoding, first): (Encoding, impl FnOnce() -> Bytes),
+    ) -> Result<(), ClientError> {
+        let cursor = cursor.map(Cursor::parse).transpose()?;
+        let Services { bus, origins, keeper, hub, interest, .. } = &*self.services;
+        let deadline = Instant::now() + PATIENCE;
+        let record = timeout_at(deadline, bus.load_session(pid)).await??;
+        let record = record.and_then(|bytes| Record::read(&bytes)).ok_or(ClientError::UnknownSession)?;
+        let resumed = record.resume(cursor, origins.epoch(), |target| bus.slot_of(target));
+        let targets = resumed.session.targets();
+        interest.acquire(targets.clone(), deadline).await?;
+        match timeout_at(deadline, bus.tails(&targets)).await.map_err(ClientError::from) {
+            Ok(Ok(tails)) => self.services.positions.begin(targets.iter().cloned().zip(tails)),
+            Ok(Err(e)) => {
+                interest.release(targets).await;
+                return Err(e.into());
+            }
+            Err(e) => {
+                interest.release(targets).await;
+                return Err(e);
+            }
+        }
+        keeper.close(&self.pid, &self.connection);
+        keeper.open(pid, &self.connection);
+        (self.session, self.pid, self.acked) = (resumed.session, pid.to_owned(), record.acked());
+        self.send(first()).await?;
+        if resumed.lost {
+            self.tell_lost(encoding).await?;
+        }
+        let join =
+            |m: &crate::session::Membership| Join { target: m.target.clone(), floor: m.floor, replay: true };
+        let joins = self.session.memberships().iter().map(join).collect();
+        hub.send(self.connection.id, Command::Join { id: self.connection.id, joins }).await?;
+        self.claim(&self.session.targets());
+        Ok(())
+    }
+
+    /// Redis lost its data since: everything from where the session stood until now may be missing.
+    async fn tell_lost(&self, encoding: Encoding) -> Result<(), HubEnded> {
+        let now = Position(delivery::now_us());
+        for membership in self.session.memberships() {
+            let gap = Delivery::gap(membership.target.clone(), membership.floor, now);
+            self.send(gap.frame(encoding)).await?;
+        }
+        Ok(())
+    }
+
+    fn claim(&self, joins: &[Target]) {
+        for target in joins {
+            if let herald_wire::TargetKind::Socket(socket_id) = target.kind() {
+                self.services.presence.claim(socket_id, &self.connection);
+            }
+        }
+    }
+
+    async fn save(&self, session: &Session) -> Result<(), ClientError> {
+        let record = Record::of(session, self.acked).to_bytes();
+        Ok(self.services.bus.save_session(&self.pid, record, self.services.retention).await?)
+    }
+
+    fn command_leave(&self, targets: Vec<Target>) -> Command {
+        Command::Leave { id: self.connection.id, targets }
+    }
+}

@@ -1,0 +1,101 @@
+//! Keeps the records of open sessions alive on Redis, and knows which connection is which session's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use herald_bus::Bus;
+use herald_chassis::Shutdown;
+use metrics::Gauge;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::hub::{CloseReason, Connection, Hub, Signal};
+
+/// Records refreshed in one pipeline.
+const RECORDS_AT_ONCE: usize = 1_000;
+/// A record is refreshed this many times within its life.
+const REFRESHES: u32 = 3;
+/// Between saves of how far mailboxes were written.
+const MARKS_EVERY: Duration = Duration::from_secs(1);
+
+type Sessions = HashMap<String, Arc<Connection>, RandomState>;
+
+/// Cloning is a reference count.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    sessions: Arc<Mutex<Sessions>>,
+    open: Gauge,
+}
+
+impl Keeper {
+    pub(crate) fn new(open: Gauge) -> Self {
+        Self { sessions: Arc::default(), open }
+    }
+
+    /// The session is this connection's now; another one that still has it ends.
+    pub(crate) fn open(&self, pid: &str, connection: &Arc<Connection>) {
+        let mut sessions = self.lock();
+        if let Some(older) = sessions.insert(pid.to_owned(), connection.clone()) {
+            older.signal(Signal::Close(CloseReason::Resumed));
+        }
+        self.open.set(sessions.len() as f64);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn close(&self, pid: &str, connection: &Arc<Connection>) {
+        let mut sessions = self.lock();
+        if sessions.get(pid).is_some_and(|holder| holder.id == connection.id) {
+            sessions.remove(pid);
+        }
+        self.open.set(sessions.len() as f64);
+    }
+
+    /// Every connection, for a drain.
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Refreshes records until the edge stops.
+    pub(crate) async fn refresh(self, bus: Bus, life: Duration, shutdown: Shutdown) {
+        let mut ticks = interval(life / REFRESHES);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.hard() => return,
+                _ = ticks.tick() => {}
+            }
+            let pids: Vec<String> = self.lock().keys().cloned().collect();
+            for some in pids.chunks(RECORDS_AT_ONCE) {
+                if let Err(e) = bus.touch_sessions(some, life).await {
+                    tracing::warn!("cannot refresh session records, will try again: {e}");
+                    break;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Saves up to where mailboxes were written, until the edge stops.
+pub(crate) async fn save_marks(hub: Hub, bus: Bus, life: Duration, shutdown: Shutdown) {
+    let mut ticks = interval(MARKS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unsaved = HashMap::<_, _, RandomState>::default();
+    loop {
+        tokio::select! {
+            () = shutdown.hard() => return,
+            _ = ticks.tick() => {}
+        }
+        unsaved.extend(hub.take_marks().await);
+        let marks: Vec<_> =
+            unsaved.iter().map(|(target, position)| (Clone::clone(target), *position)).collect();
+        match bus.save_sent(&marks, life).await {
+            Ok(()) => unsaved.clear(),
+            Err(e) => tracing::warn!("cannot save how far mailboxes were written, will try again: {e}"),
+        }
+    }
+}

@@ -31,7 +31,8 @@ impl Readiness {
     }
 
     /// A condition that is not met yet; `reason` is a sentence for the operator. Asking again for a name returns the
-    /// condition that has it.
+    /// condition that has it. Register it before the task that will meet it is spawned: nobody waits for conditions
+    /// that are not there yet.
     pub fn condition(&self, name: &'static str, reason: &str) -> Condition {
         let new = || Condition {
             name,

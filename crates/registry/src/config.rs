@@ -1,6 +1,7 @@
 //! The registry's settings.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_chassis::config::{millis, number, text, url};
@@ -55,6 +56,7 @@ impl Config {
     /// # Errors
     /// When Redis cannot be used with these settings; it need not be up yet.
     pub fn store(&self) -> Result<Store, ConnectError> {
-        RedisStore::new(self.redis_url.expose(), &self.redis_prefix, self.lease).map(Store::Redis)
+        RedisStore::new(self.redis_url.expose(), &self.redis_prefix, self.lease)
+            .map(|store| Store::Redis(Arc::new(store)))
     }
 }

@@ -46,10 +46,10 @@ impl Health {
     }
 
     pub(crate) async fn not_serving(&self, reason: &str) {
-        self.condition.not_ready(reason);
         self.grpc.set_not_serving::<RegistryServer<Service>>().await;
         self.grpc.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.pressure.send_if_modified(|known| known.take().is_some());
+        self.condition.not_ready(reason);
     }
 }
 

@@ -26,10 +26,11 @@ mod seats;
 mod stay;
 pub mod store;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_chassis::{Context, Shutdown, Tasks};
+use herald_chassis::{Condition, Context, Shutdown, Tasks};
 use herald_wire::registry::registry_server::RegistryServer;
 use herald_wire::{FILE_DESCRIPTOR_SET, Limits};
 use tokio::net::TcpListener;
@@ -118,32 +119,38 @@ impl Replica {
 }
 
 /// Serves until the process drains. The store need not answer yet: the service says so, and begins when it does.
+/// Its readiness condition is registered at the call, not at the first poll, so that a process is never ready too soon.
 ///
 /// # Errors
 /// When the server cannot be set up, or fails as a whole.
-pub async fn run(
+pub fn run(
     store: Store,
     options: Options,
     listener: TcpListener,
     ctx: Context,
-) -> Result<(), RunError> {
+) -> impl Future<Output = Result<(), RunError>> + Send + 'static {
+    let condition = ctx.readiness.condition("registry-store", "not asked yet");
     let metrics = Metrics::new();
     let replica = Arc::new(Replica {
         store,
         options,
         seats: Seats::new(metrics.clone()),
         metrics,
-        shutdown: ctx.shutdown.clone(),
-        tasks: ctx.tasks.clone(),
+        shutdown: ctx.shutdown,
+        tasks: ctx.tasks,
         poke: Notify::new(),
     });
+    serve(replica, listener, condition)
+}
+
+async fn serve(replica: Arc<Replica>, listener: TcpListener, condition: Condition) -> Result<(), RunError> {
+    let shutdown = replica.shutdown.clone();
     let (pressure, pressures) = watch::channel(None);
-    let (grpc_health, health_service) = tonic_health::server::health_reporter();
-    let condition = ctx.readiness.condition("registry-store", "not asked yet");
-    let health = Health { condition, grpc: grpc_health, pressure };
+    let (grpc, health_service) = tonic_health::server::health_reporter();
+    let health = Health { condition, grpc, pressure };
     health.not_serving("not asked yet").await;
-    ctx.tasks.spawn("registry-keeper", keeper::keep(replica.clone(), health));
-    ctx.tasks.spawn("registry-events", keeper::hear(replica.clone()));
+    replica.tasks.spawn("registry-keeper", keeper::keep(replica.clone(), health));
+    replica.tasks.spawn("registry-events", keeper::hear(replica.clone()));
     let service =
         RegistryServer::new(Service::new(replica, pressures)).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let served = Server::builder()
@@ -156,11 +163,11 @@ pub async fn run(
         .add_service(reflection().build_v1alpha()?)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
-            ctx.shutdown.clone().soft_token().clone().cancelled_owned(),
+            shutdown.soft_token().clone().cancelled_owned(),
         );
     tokio::select! {
         served = served => Ok(served?),
-        () = ctx.shutdown.hard() => Ok(()),
+        () = shutdown.hard() => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod memory;
 pub mod redis;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_wire::registry::{Claim, Edge, Heartbeat, Location, Release};
@@ -19,7 +20,7 @@ use redis::RedisStore;
 #[derive(Clone)]
 pub enum Store {
     /// Shared by replicas, survives them.
-    Redis(RedisStore),
+    Redis(Arc<RedisStore>),
     /// This process's own.
     Memory(MemoryStore),
 }

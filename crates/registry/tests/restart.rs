@@ -46,7 +46,8 @@ async fn redis_may_come_late_go_and_come_back_empty() {
     let mut edge = attached(&replica, "e").await;
     edge.claim("s", 1, 0).await;
     until("s is owned", async || owner(&replica, "s").await).await;
-    assert!(replica.ctx.readiness.is_ready() && serves(&replica).await);
+    until("it says so", async || replica.ctx.readiness.is_ready().then_some(())).await;
+    assert!(serves(&replica).await);
 
     redis.kill();
     until("it says so", async || (!replica.ctx.readiness.is_ready()).then_some(())).await;

@@ -36,7 +36,7 @@ async fn owner(store: &Store, socket_id: &str) -> Option<(String, u64)> {
     found.into_iter().next().map(|location| (location.edge_id, location.connection))
 }
 
-fn fenced<T>(result: Result<T, StoreError>) -> bool {
+fn fenced<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Fenced))
 }
 
@@ -112,10 +112,10 @@ async fn a_later_stay_fences_the_earlier(store: Store) {
     store.claim(&old, &[claim("kept", 1, 5_000), claim("gone", 2, 0)]).await.unwrap();
     let new = store.attach("a", "a:2").await.unwrap();
     assert!(new.number > old.number);
-    assert!(fenced(store.claim(&old, &[claim("late", 3, 0)]).await));
-    assert!(fenced(store.release(&old, &[release("kept", 1)]).await));
-    assert!(fenced(store.heartbeat(&old, &Heartbeat::default()).await));
-    assert!(fenced(store.claim(&Attachment { edge_id: "unknown".into(), number: 1 }, &[]).await));
+    assert!(fenced(&store.claim(&old, &[claim("late", 3, 0)]).await));
+    assert!(fenced(&store.release(&old, &[release("kept", 1)]).await));
+    assert!(fenced(&store.heartbeat(&old, &Heartbeat::default()).await));
+    assert!(fenced(&store.claim(&Attachment { edge_id: "unknown".into(), number: 1 }, &[]).await));
     assert_eq!(store.claim(&new, &[claim("kept", 1, 5_000)]).await.unwrap(), []);
     assert_eq!(owner(&store, "gone").await, Some(("a".into(), 2)));
     assert_eq!(store.forget(&new).await.unwrap(), 1);
@@ -170,7 +170,7 @@ async fn a_lease_ends(store: Store) {
     until("the lease ends", async || (store.edges().await.unwrap().lapsed == ["a"]).then_some(())).await;
     assert_eq!(store.edges().await.unwrap().standing, []);
     assert_eq!(store.locate(&["s".into(), "t".into()]).await.unwrap(), []);
-    assert!(fenced(store.heartbeat(&a, &Heartbeat::default()).await));
+    assert!(fenced(&store.heartbeat(&a, &Heartbeat::default()).await));
     // an older claim than the dead edge's, swept or not: the dead own nothing, and need not be told
     let b = store.attach("b", "b:1").await.unwrap();
     assert_eq!(store.claim(&b, &[claim("s", 4, 60_000)]).await.unwrap(), []);

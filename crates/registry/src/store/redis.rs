@@ -25,8 +25,7 @@ const PAGE: usize = 1_000;
 type Answer<T> = Result<T, StoreError>;
 type HeldBy = (Option<String>, Option<u64>, Option<u64>);
 
-/// Cloning is a few reference counts.
-#[derive(Clone)]
+/// One replica's way to the directory in Redis.
 pub struct RedisStore {
     connections: Connections,
     names: Names,
@@ -34,7 +33,6 @@ pub struct RedisStore {
     scripts: Scripts,
 }
 
-#[derive(Clone)]
 struct Scripts {
     attach: Script,
     heartbeat: Script,

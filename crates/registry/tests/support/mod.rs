@@ -8,6 +8,7 @@ pub(crate) mod edge;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_chassis::Context;
@@ -72,7 +73,7 @@ impl Redis {
     }
 
     pub(crate) fn store(&self, lease: Duration) -> Store {
-        Store::Redis(RedisStore::new(&self.url(), "test", lease).unwrap())
+        Store::Redis(Arc::new(RedisStore::new(&self.url(), "test", lease).unwrap()))
     }
 
     pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {

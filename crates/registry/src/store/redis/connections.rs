@@ -32,14 +32,12 @@ pub enum ConnectError {
     Cluster(#[from] cluster::CreatePoolError),
 }
 
-#[derive(Clone)]
 pub(super) struct Connections {
     pool: Commands,
     // of a cluster any node will do: plain pub/sub reaches all of them
     events: Client,
 }
 
-#[derive(Clone)]
 enum Commands {
     One(Pool),
     Cluster(cluster::Pool),
@@ -149,7 +147,6 @@ fn cluster_urls(nodes: &str) -> Vec<String> {
 }
 
 /// A script of Redis.
-#[derive(Clone)]
 pub(super) struct Script {
     text: &'static str,
     hash: String,

@@ -24,7 +24,11 @@
 //! Commands go through one multiplexed connection per Redis node that reconnects by itself, not through a pool: all
 //! calls here are pipelines, which one connection carries as well as several, and a pool's checkout costs a PING
 //! each. The cluster's slot map is kept here too, because the client library refuses pipelines across slots and
-//! loses sharded subscriptions in silence when it reconnects.
+//! loses sharded subscriptions in silence when it reconnects. The feed stays on the client library: with a reader on
+//! the same two cores it takes in 500,000 to 750,000 messages a second, more than an edge hands on.
+//!
+//! A publication does not name its expiry beside its envelope: nothing here would use it. How far a feed may run
+//! ahead is the reader's to say ([`FeedLimits`]), so it is not part of how Redis is reached.
 
 mod config;
 mod error;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use herald_bus::{Bus, FeedEvent, Interruption, LogConfig, Published, RedisConfig};
 use herald_wire::{Cursor, Names};
-use server::Cluster;
+use server::{Cluster, until};
 use suite::{Bench, body, feed, next, publish, reliable, socket, volatile};
 
 async fn bench(log: LogConfig) -> Bench {
@@ -41,6 +41,28 @@ async fn a_killed_node_takes_down_the_feed_and_comes_back_with_all_it_carried() 
         }
         let seen: HashSet<_> = next(&mut feed, 3_000).await.iter().map(|event| body(event).0).collect();
         assert_eq!(seen.len(), 3_000);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_takes_over_is_followed() {
+    let mut cluster = Cluster::started().await;
+    let _replica = cluster.replica_of_first().await;
+    let bus = Bus::redis(RedisConfig::new(&cluster.url())).await.unwrap();
+    let (subscriptions, mut feed) = feed(&bus).await;
+    let targets: Vec<_> = (0..300).map(|n| socket(&n.to_string())).collect();
+    subscriptions.subscribe(&targets).await.unwrap();
+    cluster.nodes[0].kill();
+    // what a bus without a feed does: nobody tells it, it finds the new master when the old one does not answer
+    let publisher = Bus::redis(RedisConfig::new(&cluster.url())).await.unwrap();
+    let batch: Vec<_> = targets.iter().map(|target| reliable(target, target.as_str())).collect();
+    for answer in publisher.publish(&batch).await {
+        assert!(matches!(answer, Ok(Published::Logged(_))), "{answer:?}");
+    }
+    until("the feed is back", async || next(&mut feed, 1).await == [RECONNECTED]).await;
+    let batch: Vec<_> = targets.iter().map(|target| volatile(target, "")).collect();
+    for answer in bus.publish(&batch).await {
+        assert_eq!(answer.unwrap(), Published::Sent { receivers: 1 });
     }
 }
 

@@ -105,9 +105,7 @@ impl Cluster {
     pub(crate) async fn started() -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"];
-            let bus_port = free_port().to_string();
-            nodes.push(Server::started(&[&arguments[..], &[&bus_port]].concat()).await);
+            nodes.push(Self::node().await);
         }
         for (node, slots) in nodes.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
             node.command(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
@@ -131,6 +129,31 @@ impl Cluster {
             })
             .await;
         }
+    }
+
+    /// A fourth node that takes over from the first when that dies.
+    pub(crate) async fn replica_of_first(&self) -> Server {
+        let replica = Self::node().await;
+        let (port, bus_port) = (replica.port.to_string(), replica.arguments[5].clone());
+        self.nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port]).await;
+        let Value::BulkString(id) = self.nodes[0].command(&["CLUSTER", "MYID"]).await else { panic!() };
+        let id = String::from_utf8(id).unwrap();
+        until("the replica knows its master", async || {
+            replica.try_command(&["CLUSTER", "REPLICATE", &id]).await.is_ok()
+        })
+        .await;
+        until("the others know the replica", async || {
+            let answer = self.nodes[1].command(&["CLUSTER", "REPLICAS", &id]).await;
+            format!("{answer:?}").contains(&port)
+                && format!("{:?}", replica.command(&["INFO", "replication"]).await).contains("link_status:up")
+        })
+        .await;
+        replica
+    }
+
+    async fn node() -> Server {
+        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port"];
+        Server::started(&[&arguments[..], &[&free_port().to_string()]].concat()).await
     }
 
     pub(crate) fn url(&self) -> String {

@@ -5,7 +5,8 @@
 local log, last, clock, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if seen and redis.call('EXISTS', seen) == 1 then return false end
 
-local prev = redis.call('GET', last)
+local held = redis.call('MGET', last, clock)
+local prev = held[1]
 if not prev then
   -- evicted, perhaps: the log itself knows better than "none"
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
@@ -19,10 +20,7 @@ end
 
 -- doubles hold whole microseconds until the year 2255
 local time = redis.call('TIME')
-local position = math.max(time[1] * 1000000 + time[2], prev + 1)
-if clock ~= last then
-  position = math.max(position, (redis.call('GET', clock) or 0) + 1)
-end
+local position = math.max(time[1] * 1000000 + time[2], prev + 1, (held[2] or 0) + 1)
 local text = string.format('%.0f', position)
 local ms = math.floor(position / 1000)
 local id = string.format('%.0f-%.0f', ms, position - ms * 1000)

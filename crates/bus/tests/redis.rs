@@ -1,6 +1,6 @@
 //! The suite on a real Redis, and what only a real Redis does: it goes away.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // functions that tests share are tests too
 
 mod server;
 mod suite;

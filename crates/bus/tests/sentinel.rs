@@ -1,6 +1,6 @@
 //! A bus whose Redis is found through a Sentinel, and follows it through a failover.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // functions that tests share are tests too
 
 mod server;
 mod suite;

@@ -25,7 +25,7 @@ macro_rules! on_every_bus {
             a_message_id_is_forgotten, a_feed_brings_what_the_log_holds_in_order, an_overflow_is_told,
             volatile_messages_reach_who_is_subscribed, feeds_are_independent, what_is_unsubscribed_stays_away,
             a_dropped_feed_ends, unknown_targets_have_empty_logs, sessions_live_as_long_as_they_are_touched,
-            a_mark_never_moves_back, an_epoch_stays, any_id_is_a_target, large_batches_and_messages_pass
+            a_mark_never_moves_back, an_epoch_stays, the_clock_is_the_last_position_given, any_id_is_a_target, large_batches_and_messages_pass
         );
     };
     ($bench:expr; $($name:ident),+) => {
@@ -399,6 +399,15 @@ pub(crate) async fn an_epoch_stays(bench: impl AsyncFn(LogConfig) -> Bench) {
     assert_ne!(epoch.0, 0);
     assert_eq!(bus.epoch().await.unwrap(), epoch);
     bus.ping().await.unwrap();
+}
+
+pub(crate) async fn the_clock_is_the_last_position_given(bench: impl AsyncFn(LogConfig) -> Bench) {
+    let Bench { bus, one_clock, _server } = bench(LogConfig::default()).await;
+    assert_eq!(bus.clock().await.unwrap(), one_clock.then_some(Position::ZERO));
+    for id in ["a", "b"] {
+        let given = logged(publish(&bus, reliable(&socket(id), "")).await);
+        assert_eq!(bus.clock().await.unwrap(), one_clock.then_some(given));
+    }
 }
 
 pub(crate) async fn any_id_is_a_target(bench: impl AsyncFn(LogConfig) -> Bench) {

@@ -139,4 +139,21 @@ mod tests {
         assert_eq!(documented, declared);
         assert!(documented.len() > 15);
     }
+
+    #[test]
+    fn every_handle_is_used() {
+        let users = [
+            include_str!("lib.rs"),
+            include_str!("stay.rs"),
+            include_str!("keeper.rs"),
+            include_str!("grpc.rs"),
+            include_str!("seats.rs"),
+        ]
+        .concat();
+        let declaration = include_str!("metrics.rs").split("impl Metrics").next().unwrap();
+        for field in declaration.lines().filter_map(|line| line.trim().strip_prefix("pub(crate) ")) {
+            let Some((name, _)) = field.split_once(": ") else { continue };
+            assert!(users.contains(&format!("metrics.{name}.")), "{name} is never touched");
+        }
+    }
 }

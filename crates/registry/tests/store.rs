@@ -1,4 +1,4 @@
-//! One suite for both stores: what holds in memory holds in Redis.
+//! One suite for both stores: what holds in memory holds in Redis, on one node and on a cluster.
 
 #![allow(clippy::unwrap_used, reason = "this is test code, though not all in test functions")]
 
@@ -41,7 +41,7 @@ fn fenced<T>(result: &Result<T, StoreError>) -> bool {
 }
 
 /// Runs the same test on a store of each kind.
-macro_rules! on_both {
+macro_rules! on_all {
     ($($name:ident($lease:expr);)*) => {
         mod in_memory {
             $(#[tokio::test] async fn $name() { super::$name(super::memory($lease)).await; })*
@@ -52,10 +52,16 @@ macro_rules! on_both {
                 super::$name(redis.store($lease)).await;
             })*
         }
+        mod in_a_redis_cluster {
+            $(#[tokio::test] async fn $name() {
+                let redis = super::Redis::start_cluster().await;
+                super::$name(redis.store($lease)).await;
+            })*
+        }
     };
 }
 
-on_both! {
+on_all! {
     the_newest_claim_wins(super::LONG);
     awkward_ids_and_numbers_are_kept(super::LONG);
     a_later_stay_fences_the_earlier(super::LONG);

@@ -24,6 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Redis {
     process: Option<Child>,
     port: u16,
+    cluster: bool,
     directory: TempDir,
 }
 
@@ -36,15 +37,30 @@ impl Redis {
 
     /// Its port is known, and nobody listens there.
     pub(crate) fn stopped() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        Self { process: None, port, directory: tempfile::tempdir().unwrap() }
+        let port = free_port();
+        Self { process: None, port, cluster: false, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// A cluster of one node, which has all slots and refuses what touches two of them.
+    pub(crate) async fn start_cluster() -> Self {
+        let mut redis = Self::stopped();
+        redis.cluster = true;
+        redis.run();
+        redis.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        until("the cluster is up", async || {
+            let info: String = redis.command(&["CLUSTER", "INFO"]).await;
+            info.contains("cluster_state:ok").then_some(())
+        })
+        .await;
+        redis
     }
 
     pub(crate) fn run(&mut self) {
         let mut process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .args(["--cluster-enabled", if self.cluster { "yes" } else { "no" }])
+            .args(["--cluster-port", &free_port().to_string()])
             .current_dir(self.directory.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -69,7 +85,8 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.cluster { "redis+cluster" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn store(&self, lease: Duration) -> Store {
@@ -77,7 +94,7 @@ impl Redis {
     }
 
     pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(self.url()).unwrap();
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]).query_async(&mut connection).await.unwrap()
@@ -88,6 +105,10 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn memory(lease: Duration) -> Store {

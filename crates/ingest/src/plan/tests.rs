@@ -60,7 +60,8 @@ fn duplicates_are_told_by_the_producers_id_or_a_name_for_this_delivery() {
 #[test]
 fn the_time_to_live_runs_from_when_it_was_sent() {
     let seconds = |ms: u64| Some(Sent::Seconds(ms / 1_000));
-    let rows: [(&str, Option<&str>, Option<Sent>, u64, u64); 10] = [
+    type Row = (&'static str, Option<&'static str>, Option<Sent>, u64, u64);
+    let rows: [Row; 10] = [
         (VOLATILE, None, None, 0, TTL_MS),
         (VOLATILE, Some("5000"), None, 5_000, 5_000),
         (RELIABLE, None, None, TTL_MS, TTL_MS),

@@ -1,0 +1,13 @@
+//! The wall clock, read in one place.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Microseconds since the Unix epoch; 0 before it.
+pub(crate) fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+/// Milliseconds since the Unix epoch; 0 before it.
+pub(crate) fn now_ms() -> u64 {
+    now_us() / 1_000
+}

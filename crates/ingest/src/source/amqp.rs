@@ -1,0 +1,540 @@
+//! RabbitMQ: connect, declare, consume, acknowledge, and publish dead letters. The only file that knows lapin; when to
+//! do any of it is `pipeline`'s and `dead_letters`'.
+//!
+//! One connection is one generation: nothing here reconnects, so a tag can never reach another channel than its own.
+//! (lapin can recover by itself, but then redelivered tags start again at 1 on the same handle, without an error.)
+//! Dead letters go over a connection of their own: a broker that is short of memory stops reading from connections
+//! that publish, and the acks that would relieve it must not be behind that.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use herald_chassis::SecretUrl;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::uri::AMQPUri;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
+    ExchangeKind,
+};
+use tokio::time::timeout;
+
+use crate::plan::{Meta, Refusal, Sent};
+
+/// How long connecting and declaring may take together, and closing.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Seconds; a peer that is silent for twice that long is gone. The URL may say otherwise.
+const HEARTBEAT_S: u16 = 10;
+/// How often RabbitMQ delivers a message of a quorum queue that nobody acknowledges, until it dead-letters it: more
+/// often than any series of restarts within its TTL, so that only a message that ends the connection gets there.
+const DELIVERY_LIMIT: i32 = 100;
+/// What the dead-letter queue keeps: a week, and 1 GiB, the oldest going first. Dead letters must not fill a disk.
+const DEAD_LETTER_TTL_MS: i64 = 7 * 24 * 3_600_000;
+const DEAD_LETTER_BYTES_MAX: i64 = 1 << 30;
+/// A message's headers must fit into one frame, ours included: original ones larger than this are left out.
+const HEADERS_BYTES_MAX: usize = 64 * 1024;
+const PERSISTENT: u8 = 2;
+const CLOSE_CODE: u16 = 200;
+
+const HEADER_TIMESTAMP_MS: &str = "timestamp_in_ms";
+const HEADER_TRACEPARENT: &str = "traceparent";
+const HEADER_REASON: &str = "x-herald-reason";
+const HEADER_DETAIL: &str = "x-herald-detail";
+const HEADER_QUEUE: &str = "x-herald-queue";
+const HEADER_EXPIRATION: &str = "x-herald-expiration";
+const HEADER_USER_ID: &str = "x-herald-user-id";
+const HEADER_LEFT_OUT: &str = "x-herald-headers-left-out";
+
+/// Which queue, and how it is declared.
+#[derive(Clone, Debug)]
+pub struct AmqpConfig {
+    /// `amqp://user:password@host:port/vhost`, or `amqps`.
+    pub url: SecretUrl,
+    /// The queue that producers publish to.
+    pub queue: String,
+    /// What kind of queue to declare.
+    pub queue_type: QueueType,
+    /// `x-message-ttl` of the queue, milliseconds.
+    pub queue_ttl_ms: u64,
+    /// Whether to declare anything.
+    pub declare: Declare,
+    /// The exchange and the queue for dead letters: both have this name.
+    pub dead_letter: String,
+}
+
+/// `x-queue-type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum QueueType {
+    /// Replicated, drained more than twice as fast with `multiple` acks, and RabbitMQ itself dead-letters a message
+    /// that keeps ending the connection.
+    Quorum,
+    /// For brokers that hold a queue of the first version of this system.
+    Classic,
+}
+
+/// Whether queues and exchange are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Declare {
+    /// Create what is missing; what exists must have the same arguments.
+    Active,
+    /// Take what exists as it is, and wait for what is missing.
+    Passive,
+}
+
+/// Why RabbitMQ could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AmqpError {
+    /// The URL cannot be used.
+    #[error("the AMQP URL cannot be used: {0}")]
+    Url(String),
+    /// No usable connection.
+    #[error("no connection to RabbitMQ at {server}: {source}")]
+    Connect {
+        /// Without the password.
+        server: String,
+        /// What it ended with.
+        source: lapin::Error,
+    },
+    /// No answer while connecting or declaring.
+    #[error("RabbitMQ at {server} did not answer within {after:?}")]
+    Timeout {
+        /// Without the password.
+        server: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// It exists, and is not what it was declared as.
+    #[error(
+        "{what} exists with other arguments than those it was declared with: {text}. Delete it, or set \
+         HERALD_QUEUE_TYPE and HERALD_QUEUE_TTL_MS to what it has, or HERALD_QUEUE_DECLARE=passive to take it as it is"
+    )]
+    Mismatch {
+        /// Queue or exchange and its name.
+        what: String,
+        /// RabbitMQ's own words, which name the argument.
+        text: String,
+    },
+    /// Declaring or consuming was refused.
+    #[error("RabbitMQ refuses {what}: {source}")]
+    Refused {
+        /// Queue or exchange and its name.
+        what: String,
+        /// Its answer.
+        source: lapin::Error,
+    },
+    /// The connection, the channel or the consumer ended.
+    #[error("the connection to RabbitMQ ended: {0}")]
+    Lost(#[from] lapin::Error),
+    /// The queue was deleted, or its leader moved.
+    #[error("RabbitMQ ended the consumer of {queue}: was the queue deleted?")]
+    Cancelled {
+        /// Its name.
+        queue: String,
+    },
+    /// A dead letter came back, or was refused.
+    #[error("the dead-letter exchange {exchange} did not take a message: {why}")]
+    NotConfirmed {
+        /// Its name.
+        exchange: String,
+        /// What RabbitMQ said.
+        why: String,
+    },
+}
+
+impl AmqpError {
+    /// Whether trying again is pointless until somebody changes something.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Mismatch { .. })
+    }
+
+    /// Whether the broker sent what cannot be read, such as a property that is not UTF-8.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Lost(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+    }
+}
+
+/// A message as RabbitMQ delivered it.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// Its tag on this connection's channel.
+    pub(crate) number: u64,
+    pub(crate) body: Bytes,
+    pub(crate) properties: Properties,
+}
+
+/// A message's properties, kept whole for the dead-letter queue.
+#[derive(Debug)]
+pub(crate) struct Properties(BasicProperties);
+
+type With = fn(BasicProperties, ShortString) -> BasicProperties;
+
+/// A message for the dead-letter queue.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) body: Bytes,
+    pub(crate) properties: Properties,
+    pub(crate) refusal: Refusal,
+}
+
+/// A connection that consumes. Dropping it closes it.
+pub(crate) struct Session {
+    connection: Connection,
+    channel: Channel,
+    consumer: Consumer,
+    queue: String,
+    /// Received while there was no room.
+    stash: Option<Delivery>,
+}
+
+/// A connection that publishes dead letters. Dropping it closes it.
+pub(crate) struct Outlet {
+    /// Dropping it would end the channel.
+    _connection: Connection,
+    channel: Channel,
+    exchange: String,
+    queue: String,
+}
+
+/// Reads a URL, without its password in what is wrong with it.
+pub(crate) fn parse_url(url: &SecretUrl) -> Result<AMQPUri, AmqpError> {
+    let mut uri: AMQPUri = url.expose().parse().map_err(AmqpError::Url)?;
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+    Ok(uri)
+}
+
+impl Session {
+    /// Connects, declares, and consumes up to `prefetch` unacknowledged messages.
+    pub(crate) async fn open(config: &AmqpConfig, prefetch: u16) -> Result<Self, AmqpError> {
+        within_open_timeout(config, async {
+            let connection = connect(config, "herald-ingest").await?;
+            let channel = connection.create_channel().await?;
+            declare(&channel, config).await?;
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let consuming = channel.basic_consume(
+                short(&config.queue),
+                ShortString::default(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            );
+            let refused = |source| AmqpError::Refused { what: format!("consuming {}", config.queue), source };
+            let consumer = consuming.await.map_err(refused)?;
+            Ok(Self { connection, channel, consumer, queue: config.queue.clone(), stash: None })
+        })
+        .await
+    }
+
+    /// Waits for a delivery, and takes what else is there, up to `max`. With `max` 0 it only ever answers an error.
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, AmqpError> {
+        if self.stash.is_none() {
+            self.stash = Some(self.receive().await?);
+        }
+        if max == 0 {
+            return std::future::pending().await;
+        }
+        let mut deliveries: Vec<_> = self.stash.take().into_iter().collect();
+        while deliveries.len() < max
+            && let Some(delivery) = self.receive().now_or_never()
+        {
+            match delivery {
+                Ok(delivery) => deliveries.push(delivery),
+                // it will be told again: what came before it is worth handing on
+                Err(_) => break,
+            }
+        }
+        Ok(deliveries)
+    }
+
+    async fn receive(&mut self) -> Result<Delivery, AmqpError> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Ok(Delivery {
+                number: delivery.delivery_tag,
+                body: delivery.data.into(),
+                properties: Properties(delivery.properties),
+            }),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(AmqpError::Cancelled { queue: self.queue.clone() }),
+        }
+    }
+
+    /// Acknowledges this delivery and all before it.
+    pub(crate) async fn ack(&self, number: u64) -> Result<(), AmqpError> {
+        Ok(self.channel.basic_ack(number, BasicAckOptions { multiple: true }).await?)
+    }
+
+    /// No more deliveries; those on their way go back to the queue when the connection closes.
+    pub(crate) async fn cancel(&self) {
+        let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions { nowait: false });
+        // a consumer that is gone already is what was wanted
+        let _ = timeout(CLOSE_TIMEOUT, cancelled).await;
+    }
+
+    /// Ends channel and connection in order.
+    pub(crate) async fn close(self) {
+        let closed = async {
+            self.channel.close(CLOSE_CODE, short("OK")).await?;
+            self.connection.close(CLOSE_CODE, short("OK")).await
+        };
+        match timeout(CLOSE_TIMEOUT, closed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection was closed already"),
+            Err(_) => tracing::warn!("RabbitMQ does not answer to close; leaving"),
+        }
+    }
+}
+
+impl Outlet {
+    /// Connects, and declares what dead letters need.
+    pub(crate) async fn open(config: &AmqpConfig) -> Result<Self, AmqpError> {
+        within_open_timeout(config, async {
+            let connection = connect(config, "herald-ingest dead letters").await?;
+            let channel = connection.create_channel().await?;
+            declare_dead_letter(&channel, config).await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let (exchange, queue) = (config.dead_letter.clone(), config.queue.clone());
+            Ok(Self { _connection: connection, channel, exchange, queue })
+        })
+        .await
+    }
+
+    /// Publishes, and waits for the confirms; one answer per letter, in order.
+    pub(crate) async fn publish(&self, letters: &[Letter]) -> Vec<Result<(), AmqpError>> {
+        let mut confirms = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let sent = self.channel.basic_publish(
+                short(&self.exchange),
+                short(&self.queue),
+                BasicPublishOptions { mandatory: true, ..Default::default() },
+                &letter.body,
+                letter.properties.dead(&letter.refusal, &self.queue),
+            );
+            confirms.push(sent.await);
+        }
+        let mut answers = Vec::with_capacity(letters.len());
+        for confirm in confirms {
+            answers.push(match confirm {
+                Ok(confirm) => {
+                    confirm.await.map_err(AmqpError::from).and_then(|answer| self.confirmed(answer))
+                }
+                Err(error) => Err(error.into()),
+            });
+        }
+        answers
+    }
+
+    fn confirmed(&self, answer: Confirmation) -> Result<(), AmqpError> {
+        let why = match answer {
+            Confirmation::Ack(None) => return Ok(()),
+            Confirmation::Ack(Some(returned)) => format!("no queue is bound to it ({})", returned.reply_text),
+            Confirmation::Nack(_) => "RabbitMQ could not store it".to_owned(),
+            Confirmation::NotRequested => "confirms are off".to_owned(),
+        };
+        Err(AmqpError::NotConfirmed { exchange: self.exchange.clone(), why })
+    }
+}
+
+impl Properties {
+    /// What ingest looks at.
+    pub(crate) fn meta(&self) -> Meta<'_> {
+        let Self(properties) = self;
+        let millis = self.header(HEADER_TIMESTAMP_MS).and_then(millis);
+        let seconds = *properties.timestamp();
+        Meta {
+            message_id: properties.message_id().as_ref().map(ShortString::as_str),
+            expiration: properties.expiration().as_ref().map(ShortString::as_str),
+            sent: millis.map(Sent::Millis).or(seconds.map(Sent::Seconds)),
+            traceparent: self.header(HEADER_TRACEPARENT).and_then(text),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.0.headers().as_ref()?.inner().get(name)
+    }
+
+    /// The properties of the dead letter: the original's, without what RabbitMQ would act upon once more, and with the
+    /// reason.
+    fn dead(&self, refusal: &Refusal, queue: &str) -> BasicProperties {
+        let original = &self.0;
+        let mut headers = original.headers().clone().unwrap_or_default();
+        if table_bytes(&headers) > HEADERS_BYTES_MAX {
+            headers = FieldTable::default();
+            headers.insert(short(HEADER_LEFT_OUT), AMQPValue::Boolean(true));
+        }
+        let mut set = |name: &str, value: &str| {
+            headers.insert(short(name), AMQPValue::LongString(value.into()));
+        };
+        set(HEADER_REASON, refusal.label());
+        set(HEADER_DETAIL, &refusal.to_string());
+        set(HEADER_QUEUE, queue);
+        let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        // it would expire there too
+        if let Some(expiration) = original.expiration() {
+            set(HEADER_EXPIRATION, expiration.as_str());
+        }
+        // RabbitMQ closes the channel when it is not the user of this connection
+        if let Some(user_id) = original.user_id() {
+            set(HEADER_USER_ID, user_id.as_str());
+        }
+        properties = properties.with_headers(headers);
+        let kept: [(&Option<ShortString>, With); 7] = [
+            (original.content_type(), BasicProperties::with_content_type),
+            (original.content_encoding(), BasicProperties::with_content_encoding),
+            (original.correlation_id(), BasicProperties::with_correlation_id),
+            (original.reply_to(), BasicProperties::with_reply_to),
+            (original.message_id(), BasicProperties::with_message_id),
+            (original.kind(), BasicProperties::with_type),
+            (original.app_id(), BasicProperties::with_app_id),
+        ];
+        for (value, with) in kept {
+            if let Some(value) = value {
+                properties = with(properties, value.clone());
+            }
+        }
+        if let Some(timestamp) = original.timestamp() {
+            properties = properties.with_timestamp(*timestamp);
+        }
+        if let Some(priority) = original.priority() {
+            properties = properties.with_priority(*priority);
+        }
+        properties
+    }
+}
+
+async fn within_open_timeout<T>(
+    config: &AmqpConfig,
+    opening: impl Future<Output = Result<T, AmqpError>>,
+) -> Result<T, AmqpError> {
+    match timeout(OPEN_TIMEOUT, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(AmqpError::Timeout { server: config.url.to_string(), after: OPEN_TIMEOUT }),
+    }
+}
+
+async fn connect(config: &AmqpConfig, name: &str) -> Result<Connection, AmqpError> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connecting = Connection::connect_uri(parse_url(&config.url)?, properties);
+    connecting.await.map_err(|source| AmqpError::Connect { server: config.url.to_string(), source })
+}
+
+async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
+    declare_dead_letter(channel, config).await?;
+    let mut arguments = queue_type(config.queue_type);
+    let mut set = |name: &str, value| {
+        arguments.insert(short(name), value);
+    };
+    set("x-message-ttl", AMQPValue::LongLongInt(config.queue_ttl_ms.min(i64::MAX as u64) as i64));
+    set("x-dead-letter-exchange", AMQPValue::LongString(config.dead_letter.as_str().into()));
+    if config.queue_type == QueueType::Quorum {
+        set("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
+        // what expires in the queue must reach the dead-letter queue too; it needs this overflow behaviour
+        set("x-dead-letter-strategy", AMQPValue::LongString("at-least-once".into()));
+        set("x-overflow", AMQPValue::LongString("reject-publish".into()));
+    }
+    declare_queue(channel, config, &config.queue, arguments).await
+}
+
+async fn declare_dead_letter(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
+    let name = &config.dead_letter;
+    let passive = config.declare == Declare::Passive;
+    let declared = channel.exchange_declare(
+        short(name),
+        ExchangeKind::Fanout,
+        ExchangeDeclareOptions { passive, durable: true, ..Default::default() },
+        FieldTable::default(),
+    );
+    declared.await.map_err(|source| refused(format!("the exchange {name}"), source))?;
+    let mut arguments = queue_type(config.queue_type);
+    arguments.insert(short("x-message-ttl"), AMQPValue::LongLongInt(DEAD_LETTER_TTL_MS));
+    arguments.insert(short("x-max-length-bytes"), AMQPValue::LongLongInt(DEAD_LETTER_BYTES_MAX));
+    declare_queue(channel, config, name, arguments).await?;
+    if passive {
+        return Ok(());
+    }
+    let bound = channel.queue_bind(
+        short(name),
+        short(name),
+        ShortString::default(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.map_err(|source| refused(format!("to bind the queue {name}"), source))
+}
+
+async fn declare_queue(
+    channel: &Channel,
+    config: &AmqpConfig,
+    name: &str,
+    arguments: FieldTable,
+) -> Result<(), AmqpError> {
+    let passive = config.declare == Declare::Passive;
+    let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
+    let declared = channel.queue_declare(short(name), options, arguments);
+    declared.await.map(drop).map_err(|source| refused(format!("the queue {name}"), source))
+}
+
+fn queue_type(queue_type: QueueType) -> FieldTable {
+    let name: LongString = match queue_type {
+        QueueType::Quorum => "quorum".into(),
+        QueueType::Classic => "classic".into(),
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert(short("x-queue-type"), AMQPValue::LongString(name));
+    arguments
+}
+
+fn refused(what: String, source: lapin::Error) -> AmqpError {
+    let ErrorKind::ProtocolError(error) = source.kind() else { return AmqpError::Lost(source) };
+    match error.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
+            AmqpError::Mismatch { what, text: error.get_message().to_string() }
+        }
+        // the broker is going down or the connection was closed by hand
+        AMQPErrorKind::Hard(AMQPHardError::CONNECTIONFORCED) => AmqpError::Lost(source),
+        _ => AmqpError::Refused { what, source },
+    }
+}
+
+/// Names are checked when the settings are read; lapin panics on longer ones.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}
+
+fn text(value: &AMQPValue) -> Option<&str> {
+    match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        _ => None,
+    }
+}
+
+fn millis(value: &AMQPValue) -> Option<u64> {
+    match value {
+        AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::Timestamp(number) => Some(*number),
+        value => text(value)?.parse().ok(),
+    }
+}
+
+/// About how many bytes a table takes in a frame.
+fn table_bytes(table: &FieldTable) -> usize {
+    table.into_iter().map(|(name, value)| 2 + name.as_str().len() + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::LongString(text) => 4 + text.len(),
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
+        AMQPValue::FieldArray(array) => {
+            4 + array.as_slice().iter().map(|v| 1 + value_bytes(v)).sum::<usize>()
+        }
+        AMQPValue::FieldTable(table) => 4 + table_bytes(table),
+        _ => 8,
+    }
+}

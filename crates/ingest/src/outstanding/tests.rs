@@ -1,3 +1,5 @@
+//! What answers mean, and that the order of a channel is kept whatever fails.
+
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Every row of what a plan is made from, and that arbitrary bytes never panic.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -111,8 +111,9 @@ pub enum AmqpError {
     },
     /// It exists, and is not what it was declared as.
     #[error(
-        "{what} exists with other arguments than those it was declared with: {text}. Delete it, or set \
-         HERALD_QUEUE_TYPE and HERALD_QUEUE_TTL_MS to what it has, or HERALD_QUEUE_DECLARE=passive to take it as it is"
+        "{what} exists with other arguments than those it was declared with: {text}. Delete it, or \
+         set HERALD_QUEUE_TYPE, HERALD_QUEUE_TTL_MS and HERALD_DEAD_LETTER to what it has, or \
+         HERALD_QUEUE_DECLARE=passive to take it as it is"
     )]
     Mismatch {
         /// Queue or exchange and its name.

@@ -1,3 +1,5 @@
+//! Every answer of `POST /publish`, on the bus in memory, and over a socket.
+
 use std::future::poll_fn;
 use std::task::Poll;
 

@@ -8,7 +8,7 @@ use herald_ingest::source::amqp::{Declare, QueueType};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use support::producer::{Producer, Taken};
-use support::{Ingest, given, numbered, until};
+use support::{Ingest, assert_counts_up, given, numbered, until};
 
 async fn producer(ingest: &Ingest) -> Producer {
     Producer::connect(&given("HERALD_TEST_AMQP_URL"), &ingest.name).await
@@ -37,7 +37,7 @@ async fn messages_reach_every_target_in_order_and_leave_the_queue() {
         let messages = (0..3_000).map(|n| if n % 3 == 0 { both(n) } else { numbered("a", n) });
         producer.send(messages.map(|body| (body, plain()))).await;
         let log = ingest.until_logged("a", 3_000).await;
-        assert_eq!(Ingest::numbers(&log), (0..3_000).collect::<Vec<_>>());
+        assert_counts_up(&Ingest::numbers(&log), 3_000, "a");
         let log_b = ingest.until_logged("b", 1_000).await;
         assert_eq!(Ingest::numbers(&log_b), (0..3_000).step_by(3).collect::<Vec<_>>());
         assert_eq!(log[3].copies_id, log_b[1].copies_id);
@@ -208,7 +208,7 @@ async fn without_its_dead_letter_queue_a_letter_waits_and_nothing_is_lost() {
 async fn a_queue_with_other_arguments_is_told_at_the_start() {
     let mut ingest = Ingest::new("mismatch").await;
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    ingest.queue().queue_type = QueueType::Classic;
     arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(dead(&ingest).into()));
     arguments.insert("x-message-ttl".into(), AMQPValue::LongInt(1_234));
     let producer = producer(&ingest).await;

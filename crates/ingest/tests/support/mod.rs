@@ -11,6 +11,7 @@
 pub(crate) mod broker;
 pub(crate) mod producer;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use herald_bus::{Bus, RedisConfig};
@@ -51,6 +52,8 @@ pub(crate) struct Ingest {
     pub(crate) redis_url: String,
     pub(crate) ctx: Context,
     pub(crate) config: Config,
+    /// Where it serves POST /publish, once started.
+    pub(crate) http: Option<SocketAddr>,
 }
 
 impl Ingest {
@@ -64,6 +67,7 @@ impl Ingest {
         let mut redis = RedisConfig::new(redis_url);
         redis.prefix.clone_from(&name);
         redis.log.entries_max = 1_000_000;
+        redis.response_timeout = Duration::from_secs(1);
         let queue = AmqpConfig {
             url: amqp_url.parse().unwrap(),
             queue: name.clone(),
@@ -78,7 +82,7 @@ impl Ingest {
             amqp: Some(Amqp { queue, window: 2_000, batch_max: 256 }),
         };
         let bus = Bus::redis(redis).await.unwrap();
-        Self { name, bus, redis_url: redis_url.to_owned(), ctx: Context::new(), config }
+        Self { name, bus, redis_url: redis_url.to_owned(), ctx: Context::new(), config, http: None }
     }
 
     pub(crate) fn queue(&mut self) -> &mut AmqpConfig {
@@ -89,6 +93,7 @@ impl Ingest {
     pub(crate) async fn start(&mut self) {
         self.ctx = Context::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.http = Some(listener.local_addr().unwrap());
         herald_ingest::start(self.config.clone(), self.bus.clone(), listener, &self.ctx);
     }
 
@@ -136,6 +141,17 @@ impl Ingest {
         };
         log.iter().map(number).collect()
     }
+}
+
+/// Fails unless these are the numbers from 0 up to `count`, each once, in order; says where they are not.
+pub(crate) fn assert_counts_up(numbers: &[u64], count: u64, when: &str) {
+    let wrong = (0..count).zip(numbers).find(|(expected, number)| expected != *number);
+    let around = wrong.map(|(at, _)| {
+        let at = at as usize;
+        &numbers[at.saturating_sub(3)..numbers.len().min(at + 5)]
+    });
+    let got = numbers.len();
+    assert!(wrong.is_none() && got as u64 == count, "{when}: {got} of {count}; {wrong:?} {around:?}");
 }
 
 /// A reliable message that carries a number.

@@ -6,7 +6,8 @@ use herald_chassis::{Backoff, Shutdown};
 
 use crate::acks::Tag;
 use crate::metrics::Metrics;
-use crate::source::amqp::{AmqpConfig, AmqpError, Letter, Outlet};
+use crate::source::amqp::{AmqpError, Letter, Outlet};
+use crate::source::queue::AmqpConfig;
 
 /// Letters published at once, before their confirms are waited for.
 pub(crate) const LETTERS_MAX: usize = 64;

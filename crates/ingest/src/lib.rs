@@ -31,8 +31,9 @@ use metrics::Metrics;
 use pipeline::{Parts, Pipeline, SinkParts};
 use plan::Rules;
 pub use settings::Settings;
-pub use source::amqp::{AmqpConfig, AmqpError};
+pub use source::amqp::AmqpError;
 pub use source::http::{HttpConfig, Intake};
+pub use source::queue::AmqpConfig;
 
 /// How often the bus is asked whether it is there, for `/readyz`.
 const PING_EVERY: Duration = Duration::from_secs(2);

@@ -20,7 +20,8 @@ use crate::metrics::Metrics;
 use crate::outstanding::{Outcome, Settled};
 use crate::plan::{Moment, Plan, Rules};
 use crate::sink::Sink;
-use crate::source::amqp::{AmqpConfig, AmqpError, Delivery, Letter, Session};
+use crate::source::amqp::{AmqpError, Delivery, Letter, Session};
+use crate::source::queue::AmqpConfig;
 use crate::window::Window;
 
 /// A connection that lived this long was a good one: the next failure is the first again.

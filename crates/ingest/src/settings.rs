@@ -10,8 +10,9 @@ use herald_chassis::{Common, Problems, Secret, SecretUrl};
 use herald_wire::{Limits, Names};
 
 use crate::plan::Rules;
-use crate::source::amqp::{self, AmqpConfig, Declare, QueueType};
+use crate::source::amqp;
 use crate::source::http::{BODIES_BYTES_MAX, HttpConfig};
+use crate::source::queue::{AmqpConfig, Declare, QueueType};
 use crate::{Amqp, Config};
 
 /// AMQP's own limit for names.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use herald_ingest::source::amqp::{Declare, QueueType};
+use herald_ingest::source::queue::{Declare, QueueType};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use support::producer::{Producer, Taken};
@@ -159,10 +159,10 @@ async fn a_flood_of_what_cannot_be_published_is_dead_lettered_whole() {
     ingest.config.amqp.as_mut().unwrap().window = 100;
     ingest.started().await;
     let producer = producer(&ingest).await;
-    let body = |n: u64| if n % 10 == 0 { numbered("a", n) } else { format!("bad {n}") };
+    let body = |n: u64| if n.is_multiple_of(10) { numbered("a", n) } else { format!("bad {n}") };
     producer.send((0..2_000).map(|n| (body(n), plain()))).await;
     assert_eq!(ingest.until_logged("a", 200).await.len(), 200);
-    for n in (0..2_000).filter(|n| n % 10 != 0) {
+    for n in (0..2_000).filter(|n| !n.is_multiple_of(10)) {
         assert_eq!(producer.take(&dead(&ingest)).await.body, format!("bad {n}").into_bytes());
     }
     ingest.stop().await;

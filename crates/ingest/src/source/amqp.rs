@@ -25,18 +25,15 @@ use lapin::{
 use tokio::time::timeout;
 
 use crate::plan::{Meta, Refusal, Sent};
+use crate::source::queue::{
+    AmqpConfig, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_TTL_MS, DELIVERY_LIMIT, Declare, QueueType,
+};
 
 /// How long connecting and declaring may take together, and closing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds; a peer that is silent for twice that long is gone. The URL may say otherwise.
 const HEARTBEAT_S: u16 = 10;
-/// How often RabbitMQ delivers a message of a quorum queue that nobody acknowledges, until it dead-letters it: more
-/// often than any series of restarts within its TTL, so that only a message that ends the connection gets there.
-const DELIVERY_LIMIT: i32 = 100;
-/// What the dead-letter queue keeps: a week, and 1 GiB, the oldest going first. Dead letters must not fill a disk.
-const DEAD_LETTER_TTL_MS: i64 = 7 * 24 * 3_600_000;
-const DEAD_LETTER_BYTES_MAX: i64 = 1 << 30;
 /// A message's headers must fit into one frame, ours included: original ones larger than this are left out.
 const HEADERS_BYTES_MAX: usize = 64 * 1024;
 const PERSISTENT: u8 = 2;
@@ -50,42 +47,6 @@ const HEADER_QUEUE: &str = "x-herald-queue";
 const HEADER_EXPIRATION: &str = "x-herald-expiration";
 const HEADER_USER_ID: &str = "x-herald-user-id";
 const HEADER_LEFT_OUT: &str = "x-herald-headers-left-out";
-
-/// Which queue, and how it is declared.
-#[derive(Clone, Debug)]
-pub struct AmqpConfig {
-    /// `amqp://user:password@host:port/vhost`, or `amqps`.
-    pub url: SecretUrl,
-    /// The queue that producers publish to.
-    pub queue: String,
-    /// What kind of queue to declare.
-    pub queue_type: QueueType,
-    /// `x-message-ttl` of the queue, milliseconds.
-    pub queue_ttl_ms: u64,
-    /// Whether to declare anything.
-    pub declare: Declare,
-    /// The exchange and the queue for dead letters: both have this name.
-    pub dead_letter: String,
-}
-
-/// `x-queue-type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum QueueType {
-    /// Replicated, drained more than twice as fast with `multiple` acks, and RabbitMQ itself dead-letters a message
-    /// that keeps ending the connection.
-    Quorum,
-    /// For brokers that hold a queue of the first version of this system.
-    Classic,
-}
-
-/// Whether queues and exchange are created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Declare {
-    /// Create what is missing; what exists must have the same arguments.
-    Active,
-    /// Take what exists as it is, and wait for what is missing.
-    Passive,
-}
 
 /// Why RabbitMQ could not be used.
 #[derive(Debug, thiserror::Error)]

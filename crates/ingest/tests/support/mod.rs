@@ -18,7 +18,7 @@ use herald_bus::{Bus, RedisConfig};
 use herald_chassis::Context;
 use herald_chassis::shutdown::Drained;
 use herald_ingest::plan::Rules;
-use herald_ingest::source::amqp::{AmqpConfig, Declare, QueueType};
+use herald_ingest::source::queue::{AmqpConfig, Declare, QueueType};
 use herald_ingest::{Amqp, Config, HttpConfig};
 use herald_wire::{Envelope, Limits, Position, Target};
 use tokio::net::TcpListener;

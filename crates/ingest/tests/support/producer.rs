@@ -2,6 +2,7 @@
 
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -38,7 +39,7 @@ impl Producer {
     }
 
     /// Publishes, and waits until RabbitMQ has them all.
-    pub(crate) async fn send<'b>(&self, messages: impl IntoIterator<Item = (String, BasicProperties)>) {
+    pub(crate) async fn send(&self, messages: impl IntoIterator<Item = (String, BasicProperties)>) {
         let mut confirms = Vec::new();
         for (body, properties) in messages {
             let options = BasicPublishOptions { mandatory: true, ..Default::default() };
@@ -75,6 +76,11 @@ impl Producer {
         let options = BasicGetOptions { no_ack: true };
         let got = self.channel.basic_get(queue.into(), options).await.unwrap()?;
         Some(Taken { body: got.delivery.data, properties: got.delivery.properties })
+    }
+
+    /// How many messages there are; removes them.
+    pub(crate) async fn purge(&self, queue: &str) -> u32 {
+        self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap()
     }
 
     /// Takes all there is.

@@ -162,7 +162,7 @@ async fn a_flood_of_what_cannot_be_published_is_dead_lettered_whole() {
     let body = |n: u64| if n.is_multiple_of(10) { numbered("a", n) } else { format!("bad {n}") };
     producer.send((0..2_000).map(|n| (body(n), plain()))).await;
     assert_eq!(ingest.until_logged("a", 200).await.len(), 200);
-    for n in (0..2_000).filter(|n| !n.is_multiple_of(10)) {
+    for n in (0..2_000_u64).filter(|n| !n.is_multiple_of(10)) {
         assert_eq!(producer.take(&dead(&ingest)).await.body, format!("bad {n}").into_bytes());
     }
     ingest.stop().await;

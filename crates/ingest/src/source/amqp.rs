@@ -16,7 +16,7 @@ use lapin::options::{
     ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
@@ -25,9 +25,7 @@ use lapin::{
 use tokio::time::timeout;
 
 use crate::plan::{Meta, Refusal, Sent};
-use crate::source::queue::{
-    AmqpConfig, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_TTL_MS, DELIVERY_LIMIT, Declare, QueueType,
-};
+use crate::source::queue::{AmqpConfig, Argument, Declare};
 
 /// How long connecting and declaring may take together, and closing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -386,19 +384,7 @@ async fn connect(config: &AmqpConfig, name: &str) -> Result<Connection, AmqpErro
 
 async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
     declare_dead_letter(channel, config).await?;
-    let mut arguments = queue_type(config.queue_type);
-    let mut set = |name: &str, value| {
-        arguments.insert(short(name), value);
-    };
-    set("x-message-ttl", AMQPValue::LongLongInt(config.queue_ttl_ms.min(i64::MAX as u64) as i64));
-    set("x-dead-letter-exchange", AMQPValue::LongString(config.dead_letter.as_str().into()));
-    if config.queue_type == QueueType::Quorum {
-        set("x-delivery-limit", AMQPValue::LongInt(DELIVERY_LIMIT));
-        // what expires in the queue must reach the dead-letter queue too; it needs this overflow behaviour
-        set("x-dead-letter-strategy", AMQPValue::LongString("at-least-once".into()));
-        set("x-overflow", AMQPValue::LongString("reject-publish".into()));
-    }
-    declare_queue(channel, config, &config.queue, arguments).await
+    declare_queue(channel, config.declare, &config.queue, config.arguments()).await
 }
 
 async fn declare_dead_letter(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
@@ -411,43 +397,34 @@ async fn declare_dead_letter(channel: &Channel, config: &AmqpConfig) -> Result<(
         FieldTable::default(),
     );
     declared.await.map_err(|source| refused(format!("the exchange {name}"), source))?;
-    let mut arguments = queue_type(config.queue_type);
-    arguments.insert(short("x-message-ttl"), AMQPValue::LongLongInt(DEAD_LETTER_TTL_MS));
-    arguments.insert(short("x-max-length-bytes"), AMQPValue::LongLongInt(DEAD_LETTER_BYTES_MAX));
-    declare_queue(channel, config, name, arguments).await?;
+    declare_queue(channel, config.declare, name, config.dead_letter_arguments()).await?;
     if passive {
         return Ok(());
     }
-    let bound = channel.queue_bind(
-        short(name),
-        short(name),
-        ShortString::default(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
+    let (queue, exchange) = (short(name), short(name));
+    let options = QueueBindOptions::default();
+    let bound = channel.queue_bind(queue, exchange, ShortString::default(), options, FieldTable::default());
     bound.await.map_err(|source| refused(format!("to bind the queue {name}"), source))
 }
 
 async fn declare_queue(
     channel: &Channel,
-    config: &AmqpConfig,
+    declare: Declare,
     name: &str,
-    arguments: FieldTable,
+    arguments: Vec<(&str, Argument)>,
 ) -> Result<(), AmqpError> {
-    let passive = config.declare == Declare::Passive;
+    let passive = declare == Declare::Passive;
     let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
-    let declared = channel.queue_declare(short(name), options, arguments);
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(number),
+        };
+        table.insert(short(name), value);
+    }
+    let declared = channel.queue_declare(short(name), options, table);
     declared.await.map(drop).map_err(|source| refused(format!("the queue {name}"), source))
-}
-
-fn queue_type(queue_type: QueueType) -> FieldTable {
-    let name: LongString = match queue_type {
-        QueueType::Quorum => "quorum".into(),
-        QueueType::Classic => "classic".into(),
-    };
-    let mut arguments = FieldTable::default();
-    arguments.insert(short("x-queue-type"), AMQPValue::LongString(name));
-    arguments
 }
 
 fn refused(what: String, source: lapin::Error) -> AmqpError {

@@ -18,10 +18,10 @@ use herald_chassis::SecretUrl;
 
 /// How often RabbitMQ delivers a message of a quorum queue that nobody acknowledges, until it dead-letters it: more
 /// often than any series of restarts within its TTL, so that only a message that ends the connection gets there.
-pub(crate) const DELIVERY_LIMIT: i32 = 100;
+const DELIVERY_LIMIT: i64 = 100;
 /// What the dead-letter queue keeps: a week, and 1 GiB, the oldest going first. Dead letters must not fill a disk.
-pub(crate) const DEAD_LETTER_TTL_MS: i64 = 7 * 24 * 3_600_000;
-pub(crate) const DEAD_LETTER_BYTES_MAX: i64 = 1 << 30;
+const DEAD_LETTER_TTL_MS: i64 = 7 * 24 * 3_600_000;
+const DEAD_LETTER_BYTES_MAX: i64 = 1 << 30;
 
 /// Which queue, and how it is declared.
 #[derive(Clone, Debug)]
@@ -57,4 +57,51 @@ pub enum Declare {
     Active,
     /// Take what exists as it is, and wait for what is missing.
     Passive,
+}
+
+/// The value of a queue's argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Argument {
+    Text(String),
+    Number(i64),
+}
+
+impl AmqpConfig {
+    /// What the queue is declared with.
+    pub(crate) fn arguments(&self) -> Vec<(&'static str, Argument)> {
+        let ttl_ms = i64::try_from(self.queue_ttl_ms).unwrap_or(i64::MAX);
+        let mut arguments = vec![
+            ("x-queue-type", self.queue_type.argument()),
+            ("x-message-ttl", Argument::Number(ttl_ms)),
+            ("x-dead-letter-exchange", Argument::Text(self.dead_letter.clone())),
+        ];
+        if self.queue_type == QueueType::Quorum {
+            arguments.extend([
+                ("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)),
+                // what expires in the queue must not get lost on its way to the dead-letter queue
+                ("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned())),
+                ("x-overflow", Argument::Text("reject-publish".to_owned())),
+            ]);
+        }
+        arguments
+    }
+
+    /// What the dead-letter queue is declared with.
+    pub(crate) fn dead_letter_arguments(&self) -> Vec<(&'static str, Argument)> {
+        vec![
+            ("x-queue-type", self.queue_type.argument()),
+            ("x-message-ttl", Argument::Number(DEAD_LETTER_TTL_MS)),
+            ("x-max-length-bytes", Argument::Number(DEAD_LETTER_BYTES_MAX)),
+        ]
+    }
+}
+
+impl QueueType {
+    fn argument(self) -> Argument {
+        let name = match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+        };
+        Argument::Text(name.to_owned())
+    }
 }

@@ -64,7 +64,7 @@ pub struct ClientConfig {
     /// The most bytes one message or payload from a client may have
     #[arg(long, env = "HERALD_MAX_PAYLOAD_BYTES", value_name = "BYTES", default_value = "1000000",
           value_parser = bytes(1_024..=64 << 20))]
-    pub max_payload_bytes: u64,
+    pub max_payload_bytes: usize,
     /// The most connections of clients at one time
     #[arg(long, env = "HERALD_MAX_CONNECTIONS", value_name = "COUNT", default_value = "100000",
           value_parser = number(1..=10_000_000usize))]
@@ -84,7 +84,7 @@ pub struct ClientConfig {
     /// Bytes that may wait for one client before it lags
     #[arg(long, env = "HERALD_OUTBOX_BYTES", value_name = "BYTES", default_value = "262144",
           value_parser = bytes(4_096..=1 << 30))]
-    pub outbox_bytes: u64,
+    pub outbox_bytes: usize,
     /// How long a session can be resumed after its connection ended, in milliseconds
     #[arg(long = "session-retention-ms", env = "HERALD_SESSION_RETENTION_MS", value_name = "MS",
           default_value = "600000", value_parser = millis(1_000..=604_800_000))]

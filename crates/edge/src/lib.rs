@@ -120,7 +120,7 @@ fn start_hub(
     let (lagging, asking) = mpsc::channel(config.max_connections.max(1));
     let shard = ShardConfig {
         heartbeat: HeartbeatTimes { interval: config.ping_interval, timeout: config.ping_timeout },
-        outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes as usize },
+        outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes },
         lagging,
         metrics: HubMetrics::new(),
     };

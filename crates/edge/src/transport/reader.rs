@@ -41,8 +41,8 @@ struct Shared {
 
 impl Reader {
     /// `already` came with the request.
-    pub(crate) fn new(stream: Arc<TcpStream>, already: &Bytes, message_bytes_max: u64) -> Self {
-        let limit = Some(message_bytes_max as usize);
+    pub(crate) fn new(stream: Arc<TcpStream>, already: &Bytes, message_bytes_max: usize) -> Self {
+        let limit = Some(message_bytes_max);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)

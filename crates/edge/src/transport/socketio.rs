@@ -58,7 +58,7 @@ fn open_packet(server: &Server, sid: &str, transport: Transport) -> Bytes {
         transport,
         ping_interval_ms: server.config.ping_interval.as_millis() as u64,
         ping_timeout_ms: server.config.ping_timeout.as_millis() as u64,
-        max_payload: server.config.max_payload_bytes,
+        max_payload: server.config.max_payload_bytes as u64,
     }
     .encode()
 }
@@ -116,7 +116,7 @@ async fn post(server: &Server, sid: &str, request: Request<HttpBody>) -> Respons
         session.end("binary_payload");
         return refuse(HandshakeError::BadRequest);
     }
-    let limit = server.config.max_payload_bytes as usize;
+    let limit = server.config.max_payload_bytes;
     let payload = match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(e) if e.is::<LengthLimitError>() => {

@@ -212,29 +212,39 @@ pub(crate) fn log_file(name: &str) -> File {
     OpenOptions::new().create(true).append(true).open(path).expect("a log file")
 }
 
-/// When a test fails, the end of each log is printed beside its message.
+/// When a test fails, what each log has gained since the last failure is printed beside its message.
 fn show_logs_on_panic(log: &Path) {
-    const LINES: usize = 25;
-    static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     static HOOK: Once = Once::new();
+    static LOGS: Mutex<Vec<(PathBuf, usize)>> = Mutex::new(Vec::new());
     let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !logs.iter().any(|known| known == log) {
-        logs.push(log.to_owned());
+    if !logs.iter().any(|(known, _)| known == log) {
+        logs.push((log.to_owned(), 0));
     }
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let mut shown = String::new();
-            for log in LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                let text = fs::read_to_string(log).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                let _ = writeln!(shown, "--- the end of {}", log.display());
-                for line in &lines[lines.len().saturating_sub(LINES)..] {
-                    let _ = writeln!(shown, "{line}");
-                }
-            }
-            eprint!("{shown}");
+            let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+            eprint!("{}", logs.iter_mut().map(|(log, shown)| news(log, shown)).collect::<String>());
+            drop(logs);
             before(info);
         }));
     });
+}
+
+/// The end of what a log has gained.
+fn news(log: &Path, shown: &mut usize) -> String {
+    const LINES: usize = 25;
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let start = lines.len().saturating_sub(LINES).max(*shown).min(lines.len());
+    *shown = lines.len();
+    let mut news = String::new();
+    if start < lines.len() {
+        let _ = writeln!(news, "--- the end of {}", log.display());
+    }
+    for line in &lines[start..] {
+        let _ = writeln!(news, "{line}");
+    }
+    news
 }

@@ -36,6 +36,7 @@ function connect(client, { url, options, register }) {
   socket.on("disconnect", (reason) => tell("disconnect", { reason }));
   socket.on("connect_error", (error) => tell("connect_error", { error: error.message, data: error.data }));
   socket.io.on("reconnect_attempt", (attempt) => tell("reconnect_attempt", { attempt }));
+  socket.io.on("ping", () => tell("ping", {}));
   const watch = () => {
     socket.io.engine.on("upgrade", (transport) => tell("upgrade", { transport: transport.name }));
     socket.io.engine.on("upgradeError", (error) => tell("upgrade_error", { error: error.message }));

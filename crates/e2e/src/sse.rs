@@ -64,13 +64,12 @@ impl Drop for SseClient {
 }
 
 async fn read(mut body: Incoming, events: &UnboundedSender<Value>) {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
-        let Some(data) = frame.data_ref() else { continue };
-        text.push_str(std::str::from_utf8(data).expect("a server sends whole characters at once"));
-        while let Some(end) = text.find("\n\n") {
-            let block: String = text.drain(..end + 2).collect();
-            if let Some(event) = event(&block) {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        while let Some(end) = bytes.windows(2).position(|pair| pair == b"\n\n") {
+            let block: Vec<u8> = bytes.drain(..end + 2).collect();
+            if let Some(event) = event(std::str::from_utf8(&block).expect("UTF-8")) {
                 let _ = events.send(event);
             }
         }

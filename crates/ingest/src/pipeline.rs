@@ -127,7 +127,7 @@ impl Pipeline {
                     self.finish(session).await;
                 }
                 Ended::Lost(error) => {
-                    careful = error.is_unreadable();
+                    careful = matches!(error, AmqpError::Unreadable { .. });
                     self.ready.not_ready(&error.to_string());
                     self.metrics.reconnects.increment(1);
                     drop(session);

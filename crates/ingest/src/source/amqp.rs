@@ -91,6 +91,15 @@ pub enum AmqpError {
     /// The connection, the channel or the consumer ended.
     #[error("the connection to RabbitMQ ended: {0}")]
     Lost(#[from] lapin::Error),
+    /// A delivery is not AMQP as lapin reads it. No tag of it is known, so it cannot be refused.
+    #[error(
+        "RabbitMQ delivered what cannot be read, such as a message_id that is not UTF-8 ({source}); messages come one \
+         at a time until a quorum queue has dead-lettered it, a classic queue must be rid of it by hand"
+    )]
+    Unreadable {
+        /// What lapin made of it.
+        source: lapin::Error,
+    },
     /// The queue was deleted, or its leader moved.
     #[error("RabbitMQ ended the consumer of {queue}: was the queue deleted?")]
     Cancelled {
@@ -113,9 +122,11 @@ impl AmqpError {
         matches!(self, Self::Url(_) | Self::Mismatch { .. })
     }
 
-    /// Whether the broker sent what cannot be read, such as a property that is not UTF-8.
-    pub fn is_unreadable(&self) -> bool {
-        matches!(self, Self::Lost(error) if matches!(error.kind(), ErrorKind::ParsingError(_)))
+    fn ended(source: lapin::Error) -> Self {
+        match source.kind() {
+            ErrorKind::ParsingError(_) => Self::Unreadable { source },
+            _ => Self::Lost(source),
+        }
     }
 }
 
@@ -218,14 +229,14 @@ impl Session {
                 body: delivery.data.into(),
                 properties: Properties(delivery.properties),
             }),
-            Some(Err(error)) => Err(error.into()),
+            Some(Err(error)) => Err(AmqpError::ended(error)),
             None => Err(AmqpError::Cancelled { queue: self.queue.clone() }),
         }
     }
 
     /// Acknowledges this delivery and all before it.
     pub(crate) async fn ack(&self, number: u64) -> Result<(), AmqpError> {
-        Ok(self.channel.basic_ack(number, BasicAckOptions { multiple: true }).await?)
+        self.channel.basic_ack(number, BasicAckOptions { multiple: true }).await.map_err(AmqpError::ended)
     }
 
     /// No more deliveries; those on their way go back to the queue when the connection closes.

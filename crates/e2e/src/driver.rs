@@ -122,6 +122,7 @@ impl Driver {
     pub async fn registered(&self, name: &str, url: &str, options: Value, register: Value) -> SocketClient {
         let mut client = self.client(name);
         client.command(json!({"do": "connect", "url": url, "options": options, "register": register})).await;
+        client.inbox.next("connect").await;
         let event = client.inbox.next("registered").await;
         assert_eq!(event["answer"]["ok"], true, "{name} could not register: {event}");
         client

@@ -9,10 +9,8 @@ static HERALD: LazyLock<Herald> = LazyLock::new(|| {
     Herald::named("registration").edges(2).registries(2).set("edge", "HERALD_MAX_GROUPS", "5").start()
 });
 
-const OVER_WEBSOCKET: &str = r#"{"transports": ["websocket"]}"#;
-
 async fn socketio(node: &Driver, edge: usize) -> SocketClient {
-    let options = serde_json::from_str(OVER_WEBSOCKET).unwrap();
+    let options = json!({"transports": ["websocket"]});
     node.connect(&unique("client"), &HERALD.edge_url(edge), options).await
 }
 

@@ -1,8 +1,10 @@
 //! Routes requests to transports, and answers what is none of theirs: unknown paths, wrong methods, foreign origins.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -14,7 +16,23 @@ use crate::metrics;
 use crate::serve::Server;
 use crate::transport;
 
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+/// The body of an answer.
+pub type Body = BoxBody<Bytes, Infallible>;
+
+/// Answers requests to paths that are not the edge's own: the embedded default serves its page and the publish endpoint
+/// on the same port. Cloning is a reference count.
+#[derive(Clone)]
+pub struct Elsewhere(Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>);
+
+impl Elsewhere {
+    /// Hands requests to `answer`.
+    pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(answer(request))))
+    }
+}
 
 /// How long a browser may remember the answer to a preflight request, in seconds.
 const PREFLIGHT_AGE: &str = "7200";
@@ -41,6 +59,9 @@ async fn route(server: Server, request: Request<Incoming>) -> Response<Body> {
         "/ws" => transport::plain(server, request),
         "/events" => transport::events(server, request).await,
         _ => {
+            if let Some(Elsewhere(answer)) = &server.elsewhere {
+                return answer(request).await;
+            }
             metrics::refused("not_found");
             error(StatusCode::NOT_FOUND, "not_found", "clients connect to /socket.io/, /ws or /events")
         }

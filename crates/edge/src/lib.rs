@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 
 pub use config::{ClientConfig, Config};
+pub use http::{Body, Elsewhere};
 
 use crate::catchup::CatchUps;
 use crate::client::Services;
@@ -44,16 +45,33 @@ use crate::presence::{Identity, Presence};
 use crate::serve::Server;
 use crate::session::SessionLimits;
 
+/// What an edge is started with.
+pub struct Parts {
+    /// What clients may do.
+    pub clients: ClientConfig,
+    /// The registry, if there is one: an `http://` URL.
+    pub registry_url: Option<String>,
+    /// How the registry names this edge; its address, if it is not told.
+    pub advertise: Option<String>,
+    /// What brings the messages.
+    pub bus: Bus,
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// Answers requests to other paths than the edge's own.
+    pub elsewhere: Option<Elsewhere>,
+}
+
 /// Starts an edge on `ctx`: its tasks run until the context's shutdown, drain, and end.
 ///
 /// # Errors
 /// When the registry's URL cannot be used.
-pub fn start(config: &Config, bus: Bus, listener: TcpListener, ctx: &Context) -> Result<(), BoxError> {
-    let identity = identity(config, &listener)?;
+pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
+    let Parts { clients, registry_url, advertise, bus, listener, elsewhere } = parts;
+    let identity = identity(advertise, &listener)?;
     // what serves clients outlives the soft stage: it ends when the last client is gone
     let inner = Shutdown::new();
     let metrics = ClientMetrics::new();
-    let (hub, lagging) = start_hub(&config.clients, ctx, &inner);
+    let (hub, lagging) = start_hub(&clients, ctx, &inner);
     let origins = Origins::new(bus.clone());
     let positions = Positions::default();
     let (subscriptions, feed) = bus.feed(FeedLimits::default());
@@ -76,16 +94,15 @@ pub fn start(config: &Config, bus: Bus, listener: TcpListener, ctx: &Context) ->
     };
     spawn(ctx, "catch-ups", catchup::run(catch_ups, lagging, inner.clone()));
     let keeper = Keeper::new(metrics.sessions.clone());
-    let retention = config.clients.session_retention;
+    let retention = clients.session_retention;
     spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
     spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
     let presence = Presence::new(metrics.claims.clone());
-    if let Some(url) = &config.registry_url {
-        let endpoint = Endpoint::from_shared(url.expose().to_owned())?;
+    if let Some(url) = registry_url {
+        let endpoint = Endpoint::from_shared(url)?;
         spawn(ctx, "presence", presence.clone().run(endpoint, (identity, hub.clone()), inner.clone()));
     }
-    let limits =
-        SessionLimits { groups_max: config.clients.max_groups, id_bytes_max: config.clients.max_id_bytes };
+    let limits = SessionLimits { groups_max: clients.max_groups, id_bytes_max: clients.max_id_bytes };
     let services = Arc::new(Services {
         hub,
         bus,
@@ -98,15 +115,15 @@ pub fn start(config: &Config, bus: Bus, listener: TcpListener, ctx: &Context) ->
         retention,
         metrics,
     });
-    let server = Server::new(config.clients.clone(), services, ctx.clone(), inner);
+    let server = Server::new(clients, (services, elsewhere), ctx.clone(), inner);
     ctx.tasks.spawn("server", async move { server.run(listener).await });
     Ok(())
 }
 
 /// Who this edge is: new at every start, so that it inherits nothing from one that died at the same address.
-fn identity(config: &Config, listener: &TcpListener) -> Result<Identity, BoxError> {
-    let address = match &config.advertise {
-        Some(name) => name.clone(),
+fn identity(advertise: Option<String>, listener: &TcpListener) -> Result<Identity, BoxError> {
+    let address = match advertise {
+        Some(name) => name,
         None => listener.local_addr()?.to_string(),
     };
     Ok(Identity { edge_id: transport::secret_id()?, address })

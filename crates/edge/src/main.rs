@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use herald_bus::{Bus, RedisConfig};
 use herald_chassis::{Binary, Context};
-use herald_edge::Config;
+use herald_edge::{Config, Parts};
 
 #[global_allocator]
 static ALLOCATOR: herald_chassis::MiMalloc = herald_chassis::MiMalloc;
@@ -18,8 +18,16 @@ fn main() -> ExitCode {
         };
         let bus = Bus::redis(redis).await?;
         let listener = herald_chassis::listen("HERALD_LISTEN", config.listen)?;
-        herald_edge::start(&config, bus, listener, &ctx)?;
         tracing::info!(listen = %config.listen, redis = %config.redis_url, "herald-edge serves clients");
+        let parts = Parts {
+            clients: config.clients,
+            registry_url: config.registry_url.map(|url| url.expose().to_owned()),
+            advertise: config.advertise,
+            bus,
+            listener,
+            elsewhere: None,
+        };
+        herald_edge::start(parts, &ctx)?;
         Ok(())
     })
 }

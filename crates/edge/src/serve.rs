@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::client::Services;
 use crate::config::ClientConfig;
-use crate::http;
+use crate::http::{self, Elsewhere};
 use crate::hub::{CloseReason, Signal};
 use crate::metrics;
 use crate::transport::PollingSessions;
@@ -34,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Server {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) services: Arc<Services>,
+    pub(crate) elsewhere: Option<Elsewhere>,
     pub(crate) polling: PollingSessions,
     pub(crate) ctx: Context,
     inner: Shutdown,
@@ -51,10 +52,16 @@ impl Drop for Place {
 }
 
 impl Server {
-    pub(crate) fn new(config: ClientConfig, services: Arc<Services>, ctx: Context, inner: Shutdown) -> Self {
+    pub(crate) fn new(
+        config: ClientConfig,
+        (services, elsewhere): (Arc<Services>, Option<Elsewhere>),
+        ctx: Context,
+        inner: Shutdown,
+    ) -> Self {
         Self {
             config: Arc::new(config),
             services,
+            elsewhere,
             polling: PollingSessions::default(),
             ctx,
             inner,

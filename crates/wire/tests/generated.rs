@@ -1,6 +1,8 @@
 //! Compares the committed code with what `proto/` generates today. With `HERALD_GENERATE=1` it writes the code anew:
 //! `HERALD_GENERATE=1 cargo test -p herald-wire --test generated`.
 
+#![allow(clippy::unwrap_used)] // helpers of a test
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -33,7 +33,10 @@ function connect(client, { url, options, register }) {
   });
   socket.on("message", (message, ...rest) => tell("message", { message, cursor: rest[0], rest: rest.length }));
   for (const event of ["superseded", "gap"]) socket.on(event, (detail) => tell(event, { detail }));
-  socket.on("disconnect", (reason) => tell("disconnect", { reason }));
+  socket.on("disconnect", (reason, details) => {
+    const { message, description, context } = details ?? {};
+    tell("disconnect", { reason, details: [message, String(description?.message ?? description), context?.status, context?.responseText] });
+  });
   socket.on("connect_error", (error) => tell("connect_error", { error: error.message, data: error.data }));
   socket.io.on("reconnect_attempt", (attempt) => tell("reconnect_attempt", { attempt }));
   socket.io.on("ping", () => tell("ping", {}));

@@ -130,6 +130,11 @@ impl Driver {
 }
 
 impl SocketClient {
+    /// What the test calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sends a command and returns its answer; panics when it is an error.
     pub async fn command(&self, command: Value) -> Value {
         self.try_command(command).await.unwrap_or_else(|error| panic!("{}: {error}", self.name))

@@ -38,7 +38,7 @@ function connect(client, { url, options, register }) {
     tell("disconnect", { reason, details: [message, String(description?.message ?? description), context?.status, context?.responseText] });
   });
   socket.on("connect_error", (error) => tell("connect_error", { error: error.message, data: error.data }));
-  socket.io.on("reconnect_attempt", (attempt) => tell("reconnect_attempt", { attempt }));
+  socket.io.on("reconnect_attempt", (attempt) => tell("reconnect_attempt", { attempt, offset: socket._lastOffset }));
   socket.io.on("ping", () => tell("ping", {}));
   const watch = () => {
     socket.io.engine.on("upgrade", (transport) => tell("upgrade", { transport: transport.name }));

@@ -74,7 +74,7 @@ pub struct ClientConfig {
           value_parser = number(1..=10_000usize))]
     pub max_groups: usize,
     /// The most bytes a socketId or a group may have
-    #[arg(long, env = "HERALD_MAX_ID_BYTES", value_name = "BYTES", default_value = "256",
+    #[arg(long, env = "HERALD_ID_BYTES_MAX", value_name = "BYTES", default_value = "256",
           value_parser = number(1..=4_096usize))]
     pub max_id_bytes: usize,
     /// Messages that may wait for one client before it lags

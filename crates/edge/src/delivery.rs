@@ -127,8 +127,12 @@ impl Delivery {
 
     /// `{"type":"message","message":<body>,"cursor":"…"}`
     fn encode_plain(&self) -> Bytes {
+        if self.is_gap() {
+            // an event of the edge itself: its fields stand beside the type
+            return frame::text(&[br#"{"type":"gap","#, &self.body[1..]].concat());
+        }
         let mut json = BytesMut::with_capacity(self.body.len() + 80);
-        json.put_slice(format!(r#"{{"type":"{0}","{0}":"#, self.name).as_bytes());
+        json.put_slice(br#"{"type":"message","message":"#);
         json.put_slice(&self.body);
         if let Some(cursor) = self.cursor {
             json.put_slice(br#","cursor":""#);
@@ -233,6 +237,17 @@ mod tests {
             r#"42["message",{"socketGroupFlag":"g","data":[1]}]"#
         );
         assert!(!text(&delivery.frame(Encoding::Events)).contains("id:"));
+    }
+
+    #[test]
+    fn a_gap_says_of_what_and_when() {
+        let gap = Delivery::gap(Target::group("g", 8).unwrap(), Position(1_000), Position(2_500));
+        let fields = r#""from":1,"target":{"group":"g"},"to":2"#;
+        assert_eq!(text(&gap.frame(Encoding::Polling)), format!(r#"42["gap",{{{fields}}}]"#));
+        assert_eq!(
+            text(&frame::payload(&gap.frame(Encoding::Plain))),
+            format!(r#"{{"type":"gap",{fields}}}"#)
+        );
     }
 
     #[test]

@@ -120,9 +120,10 @@ async fn a_dead_edge_is_gone_within_its_lease(store: Store, lease: Duration) {
     let dead = Edge::attach(&replicas[0], "dead").await;
     let alive = Edge::attach(&replicas[0], "alive").await;
     let beating = tokio::spawn(async move {
+        let mut beats = tokio::time::interval(SHORT / 5);
         loop {
+            beats.tick().await;
             alive.beat(0).await;
-            tokio::time::sleep(SHORT / 5).await;
         }
     });
     dead.claim("s", 1, 0).await;

@@ -8,6 +8,8 @@
 //! forgets it and the catch-up reads on.
 
 mod merge;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

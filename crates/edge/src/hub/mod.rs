@@ -21,6 +21,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub(crate) use heartbeat::HeartbeatTimes;
 pub(crate) use outbox::{Class, Frame, OutboxLimits};
 pub(crate) use run::{ShardConfig, run};
+#[cfg(test)]
+pub(crate) use shard::Shard;
 pub(crate) use sink::Sink;
 
 use crate::delivery::{Delivery, Encoding};

@@ -1,9 +1,10 @@
 //! Where things are: the repository, the built binaries, this run's logs, free ports, names nobody else uses.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{fs, process};
 
 /// The root of the repository.
@@ -46,12 +47,14 @@ pub fn run_dir() -> &'static Path {
     })
 }
 
-/// A free loopback port, below the range from which the kernel takes ports for outgoing connections: nobody takes it
-/// between this call and its use, except by drawing the same number.
+/// A free loopback port, below the range from which the kernel takes ports for outgoing connections, and given to nobody
+/// else in this process: nobody takes it between this call and its use.
 pub fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
-        if TcpListener::bind(address).is_ok() {
+        let is_new = GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(address.port());
+        if is_new && TcpListener::bind(address).is_ok() {
             return address;
         }
     }

@@ -322,6 +322,7 @@ impl Shard {
                     }
                 }
             }
+            Flushed::Gone => {}
             Flushed::Failed => slot.connection.signal(Signal::Close(CloseReason::WriteFailed)),
             Flushed::Blocked => {
                 slot.blocked = true;

@@ -30,8 +30,10 @@ pub(crate) enum Flushed {
     Empty,
     /// The sink takes no more for now: wait with [`Sink::ready`].
     Blocked,
-    /// The sink is gone.
+    /// The socket failed.
     Failed,
+    /// The response is gone. The connection's owner knows: it moves to another sink, or ends.
+    Gone,
 }
 
 impl Sink {
@@ -45,6 +47,7 @@ impl Sink {
             match step {
                 Ok(step) => written.add(step),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(_) if matches!(self, Self::Pull(_)) => return Flushed::Gone,
                 Err(_) => return Flushed::Failed,
             }
         }

@@ -26,8 +26,14 @@ pub(crate) enum Seen {
 impl Continuity {
     /// Subscribed, when the log's last position was `tail`.
     pub(crate) fn begin(&mut self, target: Target, tail: Position) {
-        let last = self.last.entry(target).or_insert(tail);
-        *last = (*last).max(tail);
+        // one that is subscribed already stays where its feed is: what is on its way up to `tail` is news to its members
+        self.last.entry(target).or_insert(tail);
+    }
+
+    /// Everything of this channel up to `position` was handed on.
+    pub(crate) fn reach(&mut self, target: Target, position: Position) {
+        let last = self.last.entry(target).or_insert(position);
+        *last = (*last).max(position);
     }
 
     /// Unsubscribed.

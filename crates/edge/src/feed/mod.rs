@@ -171,7 +171,9 @@ impl FeedTask {
                 Ok(missing) => {
                     self.metrics.recovered.increment(missing.messages as u64);
                     self.metrics.gaps.increment(missing.gaps as u64);
-                    self.positions.begin(missing.reached);
+                    for (target, position) in missing.reached {
+                        self.positions.lock().reach(target, position);
+                    }
                     for batch in missing.deliveries.chunks(BATCH_MAX) {
                         self.hub.deliver(batch.into()).await?;
                     }

@@ -214,3 +214,22 @@ async fn who_left_a_group_or_was_closed_is_sent_nothing_more() {
     producer.send(&to_group(&other, "for me")).await;
     assert_eq!(client.inbox.data().await, "for me");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_join_a_busy_group_cost_its_members_no_message() {
+    const COUNT: usize = 3_000;
+    let group = unique("group");
+    let mut member = client(0, json!({"groupFlag": group})).await;
+    let messages: Vec<Value> = (0..COUNT).map(|i| reliable(to_group(&group, i))).collect();
+    let producer = HERALD.producer().await;
+    let sending = tokio::spawn(async move { producer.send_all(&messages).await });
+    let joining = tokio::spawn(async move {
+        loop {
+            client(0, json!({"groupFlag": group})).await;
+        }
+    });
+    let expected: Vec<Value> = (0..COUNT).map(Value::from).collect();
+    assert_eq!(member.inbox.data_of(COUNT).await, expected);
+    joining.abort();
+    sending.await.expect("all sent");
+}

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::acks::{Acks, Tag};
 use crate::clock::now_us;
 use crate::dead_letters::{DeadLetters, Delivered, LETTERS_MAX};
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::outstanding::{Outcome, Settled};
 use crate::plan::{Moment, Plan, Rules};
@@ -55,6 +56,9 @@ pub(crate) struct Pipeline {
     metrics: Metrics,
     batch_max: usize,
     sink: Sink<Origin>,
+    flow: Flow,
+    /// What RabbitMQ hands over at most; the window may be smaller.
+    prefetch: usize,
     window: Window,
     acks: Acks,
     /// Bounded by the window: each of them is unacknowledged.
@@ -69,9 +73,10 @@ pub(crate) struct Pipeline {
 pub(crate) struct Parts {
     pub(crate) config: AmqpConfig,
     pub(crate) rules: Rules,
-    pub(crate) window: usize,
+    pub(crate) prefetch: usize,
     pub(crate) batch_max: usize,
     pub(crate) sink: SinkParts,
+    pub(crate) flow: Flow,
     pub(crate) ready: Condition,
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Metrics,
@@ -85,17 +90,18 @@ pub(crate) struct SinkParts {
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, rules, window, batch_max, sink, ready, shutdown, metrics } = parts;
-        metrics.window.set(window as f64);
+        let Parts { config, rules, prefetch, batch_max, sink, flow, ready, shutdown, metrics } = parts;
         Self {
             config: Arc::new(config),
             rules,
             ready,
             shutdown,
             batch_max,
-            sink: Sink::new(sink.bus, sink.ready, metrics.clone(), batch_max),
+            sink: Sink::new((sink.bus, sink.ready), metrics.clone(), flow.clone(), batch_max),
+            flow,
             metrics,
-            window: Window::new(window),
+            prefetch,
+            window: Window::new(prefetch),
             acks: Acks::new(),
             letters: VecDeque::new(),
             delivering: None,
@@ -145,7 +151,7 @@ impl Pipeline {
     async fn connect(&mut self, backoff: &mut Backoff, careful: bool) -> Result<Option<Session>, AmqpError> {
         let shutdown = self.shutdown.clone();
         let prefetch =
-            if careful { CAREFUL_PREFETCH } else { u16::try_from(self.window.size()).unwrap_or(u16::MAX) };
+            if careful { CAREFUL_PREFETCH } else { u16::try_from(self.prefetch).unwrap_or(u16::MAX) };
         loop {
             let opened = tokio::select! {
                 biased;
@@ -167,12 +173,14 @@ impl Pipeline {
     }
 
     /// Serves one session. In order of precedence: the end, what the bus answered, dead letters that are confirmed,
-    /// new deliveries. The sink comes before the deliveries so that what was taken goes out at once; it cannot starve
+    /// new deliveries, for which there must be room: unacknowledged ones, and what the pace allows. The sink comes before the deliveries so that what was taken goes out at once; it cannot starve
     /// them, because a batch takes at least a round trip.
     async fn serve(&mut self, session: &mut Session, renew_at: Option<Instant>) -> Ended {
         let shutdown = self.shutdown.clone();
         loop {
-            let room = self.window.room().min(self.batch_max);
+            self.window.resize(self.prefetch.min(self.flow.window()));
+            let allowed = self.flow.room();
+            let room = self.window.room().min(self.batch_max).min(allowed);
             tokio::select! {
                 biased;
                 () = shutdown.soft() => return Ended::Draining,
@@ -183,6 +191,12 @@ impl Pipeline {
                     Ok(deliveries) => self.take(deliveries),
                     Err(error) => return Ended::Lost(error),
                 },
+                () = self.flow.has_room(), if allowed == 0 => {
+                    // nobody was kept waiting where nothing came
+                    if session.is_waiting() {
+                        self.flow.hold_back();
+                    }
+                }
             }
             self.deliver_letters();
             if let Err(error) = self.acknowledge(session).await {
@@ -253,6 +267,12 @@ impl Pipeline {
             match Plan::new(&delivery.body, &delivery.properties.meta(), &self.rules, moment) {
                 Ok(plan) => {
                     self.metrics.planned(&plan);
+                    if self.flow.sheds(&plan.envelope, now_us, now_us) {
+                        self.metrics.shed();
+                        self.done(tag);
+                        continue;
+                    }
+                    self.flow.spend(plan.targets.len());
                     self.sink.push(Origin { tag, delivery }, plan);
                 }
                 Err(refusal) => {

@@ -222,6 +222,11 @@ impl Session {
         Ok(deliveries)
     }
 
+    /// Whether a delivery came for which there was no room.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.stash.is_some()
+    }
+
     async fn receive(&mut self) -> Result<Delivery, AmqpError> {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(Delivery {

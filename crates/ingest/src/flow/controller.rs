@@ -281,3 +281,6 @@ impl Readings {
         (self.backlog_bytes > BACKLOG_BYTES).then_some(Cause::RedisBacklog)
     }
 }
+
+#[cfg(test)]
+mod tests;

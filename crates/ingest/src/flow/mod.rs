@@ -7,8 +7,6 @@
 pub(crate) mod backlog;
 pub mod controller;
 pub mod pacer;
-#[cfg(test)]
-mod plant;
 mod run;
 mod sample;
 mod shed;

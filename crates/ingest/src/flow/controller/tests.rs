@@ -2,14 +2,11 @@
 //! second, and reports of its lateness that arrive late. What the controller promises is held here.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::controller::{
-    BACKLOG_BYTES, Cause, Controller, Edges, HORIZON, RELIEF, Readings, START, Usage, WINDOW_MAX, WINDOW_MIN,
-};
-use super::pacer::Pacer;
+use super::*;
+use crate::flow::pacer::Pacer;
 
 const TARGET: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(1);

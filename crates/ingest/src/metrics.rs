@@ -21,6 +21,7 @@
 //! | `herald_ingest_pressure` | gauge | `cause` | 1 while messages must wait for this, else 0 |
 //! | `herald_ingest_pressure_lateness_seconds` | gauge | | how late the worst edge is, as the registry said last |
 //! | `herald_ingest_pressure_fullness_ratio` | gauge | | how full its queues are, 0 to 1 |
+//! | `herald_ingest_queue_waiting_messages` | gauge | | messages that wait in RabbitMQ, asked for while messages must wait, else 0 |
 //! | `herald_ingest_redis_backlog_bytes` | gauge | | the largest output buffer of a feed that is read, on Redis |
 //! | `herald_ingest_retries_total` | counter | | batches after which something had to be tried again |
 //! | `herald_ingest_dead_letter_retries_total` | counter | | failures to hand dead letters over |
@@ -57,6 +58,7 @@ const PRESSURE: &str = "herald_ingest_pressure";
 const LATENESS: &str = "herald_ingest_pressure_lateness_seconds";
 const FULLNESS: &str = "herald_ingest_pressure_fullness_ratio";
 const BACKLOG: &str = "herald_ingest_redis_backlog_bytes";
+const QUEUE_WAITING: &str = "herald_ingest_queue_waiting_messages";
 const RETRIES: &str = "herald_ingest_retries_total";
 const DEAD_LETTER_RETRIES: &str = "herald_ingest_dead_letter_retries_total";
 const RECONNECTS: &str = "herald_ingest_reconnects_total";
@@ -73,6 +75,7 @@ pub(crate) const UNAVAILABLE: &str = "unavailable";
 pub(crate) struct Metrics {
     pub(crate) amqp: Source,
     pub(crate) http: Source,
+    pub(crate) queue_waiting: Gauge,
     pub(crate) returned: Counter,
     pub(crate) retries: Counter,
     pub(crate) dead_letter_retries: Counter,
@@ -104,6 +107,7 @@ impl Metrics {
         Self {
             amqp: source("amqp"),
             http: source("http"),
+            queue_waiting: gauge!(QUEUE_WAITING),
             returned: counter!(RETURNED),
             retries: counter!(RETRIES),
             dead_letter_retries: counter!(DEAD_LETTER_RETRIES),
@@ -217,6 +221,7 @@ fn describe() {
     describe_gauge!(PRESSURE, "1 while messages must wait, by cause");
     describe_gauge!(LATENESS, Seconds, "How late the worst edge is, as the registry said last");
     describe_gauge!(FULLNESS, "How full the worst edge's queues are, 0 to 1");
+    describe_gauge!(QUEUE_WAITING, "Messages that wait in RabbitMQ, while messages must wait");
     describe_gauge!(BACKLOG, "The largest output buffer of a feed that is read, on Redis");
     describe_counter!(RETRIES, "Batches after which something had to be tried again");
     describe_counter!(DEAD_LETTER_RETRIES, "Failures to hand dead letters over");

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outstanding::{Outcome, Settled};
 use crate::plan::{Moment, Plan, Rules};
 use crate::sink::Sink;
-use crate::source::amqp::{AmqpError, Delivery, Letter, Session};
+use crate::source::amqp::{AmqpError, Backlog, Delivery, Letter, Session};
 use crate::source::queue::AmqpConfig;
 use crate::window::Window;
 
@@ -31,6 +31,10 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// failed deliveries of that one message alone, and dead-letters no other.
 const CAREFUL_PREFETCH: u16 = 1;
 
+/// How often RabbitMQ is asked how much waits there, while messages must wait.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+type Asking = Pin<Box<dyn Future<Output = Option<Backlog>> + Send>>;
 type Delivering = Pin<Box<dyn Future<Output = (DeadLetters, Delivered)> + Send>>;
 
 /// What a message came with.
@@ -65,6 +69,8 @@ pub(crate) struct Pipeline {
     letters: VecDeque<(Tag, Letter)>,
     delivering: Option<Delivering>,
     idle: Option<DeadLetters>,
+    asking: Option<Asking>,
+    ask_at: Instant,
     /// Taken in and not done.
     in_flight: usize,
 }
@@ -106,6 +112,8 @@ impl Pipeline {
             letters: VecDeque::new(),
             delivering: None,
             idle: None,
+            asking: None,
+            ask_at: Instant::now(),
             in_flight: 0,
         }
     }
@@ -180,6 +188,7 @@ impl Pipeline {
         loop {
             self.window.resize(self.prefetch.min(self.flow.window()));
             let allowed = self.flow.room();
+            self.ask(session);
             let room = self.window.room().min(self.batch_max).min(allowed);
             tokio::select! {
                 biased;
@@ -191,6 +200,7 @@ impl Pipeline {
                     Ok(deliveries) => self.take(deliveries),
                     Err(error) => return Ended::Lost(error),
                 },
+                backlog = answered(&mut self.asking) => self.note_backlog(backlog),
                 () = self.flow.has_room(), if allowed == 0 => {
                     // nobody was kept waiting where nothing came
                     if session.is_waiting() {
@@ -245,6 +255,7 @@ impl Pipeline {
         self.give_back();
         self.acks.restart();
         self.window.clear();
+        self.asking = None;
     }
 
     /// What is still in flight is RabbitMQ's again.
@@ -254,6 +265,23 @@ impl Pipeline {
         self.metrics.returned.increment(self.in_flight as u64);
         self.in_flight = 0;
         self.metrics.amqp.in_flight.set(0.0);
+    }
+
+    /// Asks how much waits, where that is worth knowing.
+    fn ask(&mut self, session: &Session) {
+        let now = Instant::now();
+        if !self.flow.is_pressed() {
+            self.metrics.queue_waiting.set(0.0);
+        } else if self.asking.is_none() && now >= self.ask_at {
+            self.ask_at = now + ASK_EVERY;
+            self.asking = Some(Box::pin(session.backlog()));
+        }
+    }
+
+    fn note_backlog(&mut self, backlog: Option<Backlog>) {
+        let Some(Backlog { messages, consumers }) = backlog else { return };
+        self.metrics.queue_waiting.set(f64::from(messages));
+        self.flow.note_backlog(f64::from(messages) / f64::from(consumers.max(1)));
     }
 
     fn take(&mut self, deliveries: Vec<Delivery>) {
@@ -267,7 +295,9 @@ impl Pipeline {
             match Plan::new(&delivery.body, &delivery.properties.meta(), &self.rules, moment) {
                 Ok(plan) => {
                     self.metrics.planned(&plan);
-                    if self.flow.sheds(&plan.envelope, now_us, now_us) {
+                    // how long it was in the queue is guessed where its producer does not say when it was sent
+                    let seen_us = now_us.saturating_sub(self.flow.queued_us());
+                    if self.flow.sheds(&plan.envelope, seen_us, now_us) {
                         self.metrics.shed();
                         self.done(tag);
                         continue;
@@ -329,6 +359,17 @@ impl Pipeline {
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(asking: &mut Option<Asking>) -> Option<Backlog> {
+    match asking {
+        Some(future) => {
+            let backlog = future.await;
+            *asking = None;
+            backlog
+        }
         None => std::future::pending().await,
     }
 }

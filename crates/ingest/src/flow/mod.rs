@@ -15,7 +15,7 @@ mod tests;
 mod watch;
 mod words;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,8 @@ pub struct Flow(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     pressed: AtomicBool,
+    /// How long what comes from the queue now waited there, about.
+    queued_us: AtomicU64,
     /// The pace changed.
     changed: Notify,
 }
@@ -109,6 +111,7 @@ impl Flow {
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             pressed: AtomicBool::new(false),
+            queued_us: AtomicU64::new(0),
             changed: Notify::new(),
         }))
     }
@@ -179,6 +182,17 @@ impl Flow {
         state.redis_latency = state.redis_latency.max(took);
     }
 
+    /// So many messages wait in the queue for this replica: at the pace at which it takes them, that is how long.
+    pub(crate) fn note_backlog(&self, messages: f64) {
+        let used = self.lock().controller.used().max(1.0);
+        self.0.queued_us.store((messages / used * 1e6) as u64, Ordering::Relaxed);
+    }
+
+    /// How long what comes from the queue now waited there, about; not known to have waited while nothing must wait.
+    pub(crate) fn queued_us(&self) -> u64 {
+        if self.is_pressed() { self.0.queued_us.load(Ordering::Relaxed) } else { 0 }
+    }
+
     /// Whether a message that was first seen at `seen_at_us` is shed: it may be dropped, messages must wait, and it has
     /// waited too long already.
     pub(crate) fn sheds(&self, envelope: &Envelope, seen_at_us: u64, now_us: u64) -> bool {
@@ -205,7 +219,10 @@ impl Flow {
         state.pacer.set(at, pace, burst);
         let (window, pressed) = (state.controller.window(), state.controller.pressed());
         drop(state);
-        self.0.pressed.store(pressed.is_some(), Ordering::Relaxed);
+        if self.0.pressed.swap(pressed.is_some(), Ordering::Relaxed) && pressed.is_none() {
+            // of another backlog, should there be one again
+            self.0.queued_us.store(0, Ordering::Relaxed);
+        }
         self.0.changed.notify_waiters();
         Step { readings, cut, window, pace, pressed }
     }

@@ -85,6 +85,11 @@ async fn only_under_pressure_the_old_and_volatile_are_shed() {
     flow.step(Some(&late(500)), 0);
     assert!(flow.sheds(&old, now_us, now_us));
     assert!(!flow.sheds(&Envelope { reliable: true, ..old.clone() }, now_us, now_us));
+    // no time of sending: by how long the queue is
+    let untimed = Envelope::default();
+    assert!(!flow.sheds(&untimed, now_us - flow.queued_us(), now_us));
+    flow.note_backlog(1_000.0);
+    assert!(flow.sheds(&untimed, now_us - flow.queued_us().min(now_us), now_us));
     tokio::time::advance(controller::RELIEF).await;
     flow.step(Some(&late(0)), 0);
     assert!(!flow.sheds(&old, now_us, now_us));

@@ -38,7 +38,7 @@ use metrics::{
     histogram,
 };
 
-use crate::flow::controller::{Cause, Readings};
+use crate::flow::controller::{Cause, Readings, Stepped};
 use crate::outstanding::Outcome;
 use crate::plan::{Plan, Refusal};
 
@@ -187,15 +187,15 @@ impl FlowMetrics {
         }
     }
 
-    /// What was read, what the window was cut for, and what messages wait for.
-    pub(crate) fn stepped(&self, readings: &Readings, cut: Option<Cause>, pressed: Option<Cause>) {
+    /// What was read, what was done, and what messages wait for.
+    pub(crate) fn stepped(&self, readings: &Readings, stepped: Stepped, pressed: Option<Cause>) {
         let edges = readings.edges.unwrap_or_default();
         self.lateness.set(edges.lateness.as_secs_f64());
         self.fullness.set(f64::from(edges.fullness_permille) / 1e3);
         self.backlog.set(readings.backlog_bytes as f64);
         for (cause, pressure, cuts) in &self.by_cause {
             pressure.set(f64::from(u8::from(pressed == Some(*cause))));
-            cuts.increment(u64::from(cut == Some(*cause)));
+            cuts.increment(u64::from(stepped.cut && stepped.congested == Some(*cause)));
         }
     }
 }

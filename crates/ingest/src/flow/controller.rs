@@ -129,6 +129,15 @@ impl Cause {
     }
 }
 
+/// What came of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stepped {
+    /// What is too late or too full.
+    pub congested: Option<Cause>,
+    /// Whether the window was made smaller for it.
+    pub cut: bool,
+}
+
 /// Moves the window.
 #[derive(Clone, Debug)]
 pub struct Controller {
@@ -187,24 +196,21 @@ impl Controller {
         self.pressed
     }
 
-    /// Takes in what is known now. Returns what the window was cut for, if it was.
-    pub fn step(&mut self, now: Instant, readings: &Readings, usage: Usage) -> Option<Cause> {
+    /// Takes in what is known now.
+    pub fn step(&mut self, now: Instant, readings: &Readings, usage: Usage) -> Stepped {
         let elapsed = self.stepped_at.map_or(Duration::ZERO, |at| now.duration_since(at)).min(STEP_MAX);
         self.stepped_at = Some(now);
         self.note_use(now, elapsed, usage);
         self.delay = readings.delay();
         self.heed_blindness(readings);
         let congested = readings.congested(self.target);
-        let cut = match congested {
-            Some(cause) => self.cut(now, usage.held_back).then_some(cause),
-            None => {
-                self.move_freely(now, elapsed, usage.held_back);
-                None
-            }
-        };
+        let cut = congested.is_some() && self.cut(now, usage.held_back);
+        if congested.is_none() {
+            self.move_freely(now, elapsed, usage.held_back);
+        }
         self.window = self.window.clamp(WINDOW_MIN, self.ceiling.unwrap_or(WINDOW_MAX));
         self.note_pressure(now, congested);
-        cut
+        Stepped { congested, cut }
     }
 
     fn note_use(&mut self, now: Instant, elapsed: Duration, usage: Usage) {

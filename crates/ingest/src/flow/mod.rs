@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch as latest};
 use tokio::time::sleep;
 use tonic::transport::Endpoint;
 
-use controller::{Cause, Controller, Edges, Readings, Usage};
+use controller::{Cause, Controller, Edges, Readings, Stepped, Usage};
 use pacer::Pacer;
 
 use crate::metrics::FlowMetrics;
@@ -214,7 +214,7 @@ impl Flow {
         };
         let usage = std::mem::take(&mut state.usage);
         let at = now();
-        let cut = state.controller.step(at, &readings, usage);
+        let stepped = state.controller.step(at, &readings, usage);
         let (pace, burst) = (state.controller.pace(), state.controller.burst());
         state.pacer.set(at, pace, burst);
         let (window, pressed) = (state.controller.window(), state.controller.pressed());
@@ -224,7 +224,7 @@ impl Flow {
             self.0.queued_us.store(0, Ordering::Relaxed);
         }
         self.0.changed.notify_waiters();
-        Step { readings, cut, window, pace, pressed }
+        Step { readings, stepped, window, pace, pressed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -241,7 +241,7 @@ fn now() -> Instant {
 #[derive(Clone, Debug)]
 struct Step {
     readings: Readings,
-    cut: Option<Cause>,
+    stepped: Stepped,
     window: f64,
     pace: f64,
     pressed: Option<Cause>,

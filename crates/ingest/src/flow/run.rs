@@ -37,6 +37,7 @@ impl Loop {
         let mut ticks = interval(STEP_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = Told::default();
+        let mut why = String::new();
         loop {
             tokio::select! {
                 biased;
@@ -47,10 +48,14 @@ impl Loop {
             }
             let heard = self.heard.borrow_and_update().clone();
             let step = self.flow.step(heard.as_ref(), *self.backlog.borrow());
-            self.metrics.stepped(&step.readings, step.cut, step.pressed);
+            self.metrics.stepped(&step.readings, step.stepped, step.pressed);
             self.metrics.window.set(step.window);
             self.metrics.pace.set(step.pace);
-            let sentence = words::sentence(&step, heard.as_ref());
+            // what was the matter, not how it is while less passes
+            if let Some(cause) = step.stepped.congested {
+                why = words::why(cause, &step.readings, heard.as_ref());
+            }
+            let sentence = words::sentence(&step, &why, heard.is_some());
             told.log(&step, &sentence);
             self.readiness.note("flow", sentence);
         }

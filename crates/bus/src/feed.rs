@@ -65,6 +65,22 @@ impl Feed {
     pub async fn next(&mut self, into: &mut Vec<FeedEvent>, max: usize) -> usize {
         self.queue.next(into, max).await
     }
+
+    /// For those who watch it and do not read it.
+    pub fn gauge(&self) -> FeedGauge {
+        FeedGauge(self.queue.clone())
+    }
+}
+
+/// Tells how full a feed's queue is. Cloning is a reference count.
+#[derive(Clone, Debug)]
+pub struct FeedGauge(Arc<FeedQueue>);
+
+impl FeedGauge {
+    /// 0 to 1000, by whichever of [`FeedLimits`](crate::FeedLimits) is nearer.
+    pub fn fullness_permille(&self) -> u32 {
+        self.0.fullness_permille()
+    }
 }
 
 impl Drop for Feed {

@@ -47,11 +47,11 @@ use herald_wire::{Cursor, Epoch, Position, Target};
 
 pub use config::{FeedLimits, LogConfig, RedisConfig};
 pub use error::BusError;
-pub use feed::{Feed, Subscriptions};
+pub use feed::{Feed, FeedGauge, Subscriptions};
 pub use memory::Memory;
 pub use on_redis::Redis;
 pub use queue::{FeedEvent, Interruption};
-pub use record::{Entry, Publication, Published};
+pub use record::{Entry, FeedBacklog, Publication, Published};
 
 /// Where messages travel. Cloning is a reference count.
 #[derive(Clone, Debug)]
@@ -96,6 +96,17 @@ impl Bus {
         match self {
             Self::Memory(_) => Ok(()),
             Self::Redis(bus) => bus.ping().await,
+        }
+    }
+
+    /// What Redis holds back for each feed that it cannot send to yet; none in memory, where nothing is in between.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or does not allow to list its clients.
+    pub async fn feed_backlogs(&self) -> Result<Vec<FeedBacklog>, BusError> {
+        match self {
+            Self::Memory(_) => Ok(Vec::new()),
+            Self::Redis(bus) => bus.feed_backlogs().await,
         }
     }
 

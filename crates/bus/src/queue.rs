@@ -180,6 +180,15 @@ impl FeedQueue {
         self.lock().closed
     }
 
+    /// How much of it waits, 0 to 1000, by the nearer limit.
+    pub(crate) fn fullness_permille(&self) -> u32 {
+        let state = self.lock();
+        let part = |used: usize, max: usize| used.saturating_mul(1_000) / max.max(1);
+        let fullest =
+            part(state.messages, self.limits.messages_max).max(part(state.bytes, self.limits.bytes_max));
+        fullest.min(1_000) as u32
+    }
+
     /// Waits for at least one event and moves up to `max` to `into`; zero when the queue is closed and empty.
     pub(crate) async fn next(&self, into: &mut Vec<FeedEvent>, max: usize) -> usize {
         loop {
@@ -277,8 +286,10 @@ mod tests {
     fn bytes_count_too_but_one_message_always_fits() {
         let (queue, source) = started(100, 10);
         send(&queue, &source, b'1');
+        assert_eq!(queue.fullness_permille(), 1_000);
         send(&queue, &source, b'2');
         assert_eq!(take(&queue, 9), "1i");
+        assert_eq!(queue.fullness_permille(), 0);
         send(&queue, &source, b'3');
         assert_eq!(take(&queue, 9), "3");
     }

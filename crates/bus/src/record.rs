@@ -68,6 +68,15 @@ fn prev_of(envelope: &[u8]) -> Option<Position> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// What Redis holds back for one feed's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedBacklog {
+    /// Node and number of the connection.
+    pub connection: String,
+    /// Its output buffer.
+    pub bytes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

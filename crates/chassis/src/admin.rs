@@ -80,7 +80,12 @@ fn ready(readiness: &Readiness) -> Response<Full<Bytes>> {
         .collect();
     let ready = readiness.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = serde_json::json!({ "ready": ready, "conditions": conditions });
+    let mut body = serde_json::json!({ "ready": ready, "conditions": conditions });
+    let notes: serde_json::Map<_, _> =
+        readiness.notes().into_iter().map(|(name, sentence)| (name.to_owned(), sentence.into())).collect();
+    if !notes.is_empty() {
+        body["notes"] = notes.into();
+    }
     respond(status, "application/json", format!("{body}\n"))
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<BTreeMap<&'static str, Condition>>>,
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 /// One condition, held by the task that knows. Cloning is a reference count.
@@ -44,6 +45,16 @@ impl Readiness {
     /// Whether every condition is met.
     pub fn is_ready(&self) -> bool {
         lock(&self.conditions).values().all(Condition::is_ready)
+    }
+
+    /// Says a sentence beside the conditions, on which readiness does not depend; the last one under a name stands.
+    pub fn note(&self, name: &'static str, sentence: String) {
+        lock(&self.notes).insert(name, sentence);
+    }
+
+    /// What was noted, by name.
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        lock(&self.notes).iter().map(|(name, sentence)| (*name, sentence.clone())).collect()
     }
 
     /// Every condition by name: `None` when met, else what is wrong.
@@ -101,6 +112,9 @@ mod tests {
         assert!(readiness.is_ready());
         redis.not_ready("connection refused");
         assert_eq!(readiness.report()[1], ("redis", Some("connection refused".to_owned())));
+        readiness.note("flow", "slow".to_owned());
+        readiness.note("flow", "fast".to_owned());
+        assert_eq!(readiness.notes(), [("flow", "fast".to_owned())]);
         // the same name is the same condition
         readiness.condition("redis", "unused").ready();
         assert!(redis.is_ready() && readiness.is_ready());

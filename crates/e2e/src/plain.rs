@@ -35,6 +35,22 @@ impl PlainClient {
         client
     }
 
+    /// Connects, registers, and reads nothing from then on. Dropping what is returned closes the connection.
+    pub fn stalled(edge: SocketAddr, mut register: Value) -> impl Send {
+        let stream = TcpStream::connect(edge).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let (mut socket, _) =
+            tungstenite::client(format!("ws://{edge}/ws"), stream).map_err(refusal).expect("a WebSocket");
+        register["type"] = json!("register");
+        socket.send(Message::text(register.to_string())).expect("sent");
+        loop {
+            let Message::Text(text) = socket.read().expect("an answer") else { continue };
+            if shown(&text)["event"] == "registered" {
+                return socket;
+            }
+        }
+    }
+
     /// Connects to a path.
     pub fn open(edge: SocketAddr, path: &str) -> Self {
         Self::try_open(edge, path).unwrap_or_else(|error| panic!("no WebSocket at {edge}{path}: {error}"))

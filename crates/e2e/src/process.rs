@@ -7,6 +7,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, Once, OnceLock, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::metrics::Metrics;
 use crate::{http, place, until_blocking};
@@ -119,15 +121,23 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::Term => "-TERM",
-            Signal::Kill => "-KILL",
-            Signal::Stop => "-STOP",
-            Signal::Cont => "-CONT",
-        };
-        let pid = self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).id();
-        let sent = Command::new("kill").args([name, &pid.to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
+        assert!(send(signal, self.pid()), "cannot signal {}", self.name);
+    }
+
+    /// Lets it run for a part of the time only, in turns of 50 ms, for as long as what is returned lives.
+    pub fn slowed(&self, runs: Duration) -> Slowed {
+        let pid = self.pid();
+        let (end, ended) = mpsc::channel::<()>();
+        let turns = std::thread::spawn(move || {
+            let over = |after| !matches!(ended.recv_timeout(after), Err(mpsc::RecvTimeoutError::Timeout));
+            while send(Signal::Cont, pid) && !over(runs) && send(Signal::Stop, pid) && !over(TURN - runs) {}
+            send(Signal::Cont, pid);
+        });
+        Slowed { end: Some(end), turns: Some(turns) }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name)).id()
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -160,6 +170,36 @@ impl Process {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+}
+
+/// A process that is slowed down until this is dropped.
+#[derive(Debug)]
+pub struct Slowed {
+    end: Option<mpsc::Sender<()>>,
+    turns: Option<JoinHandle<()>>,
+}
+
+/// From one turn of a slowed process to the next.
+const TURN: Duration = Duration::from_millis(50);
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        self.end = None;
+        // it panics nowhere
+        let _ = self.turns.take().map(JoinHandle::join);
+    }
+}
+
+/// False when the process is gone.
+fn send(signal: Signal, pid: u32) -> bool {
+    let name = match signal {
+        Signal::Term => "-TERM",
+        Signal::Kill => "-KILL",
+        Signal::Stop => "-STOP",
+        Signal::Cont => "-CONT",
+    };
+    let sent = Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status();
+    sent.is_ok_and(|status| status.success())
 }
 
 impl Drop for Process {

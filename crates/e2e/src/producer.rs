@@ -1,5 +1,7 @@
 //! A backend that talks AMQP: publishes with confirms, and looks into queues as an operator would.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -58,6 +60,17 @@ impl Producer {
         self.send_bytes(message.to_string().into_bytes(), properties).await;
     }
 
+    /// The same with the time of now, in milliseconds, as RabbitMQ's message-timestamp plugin gives it.
+    pub async fn send_now(&self, message: &Value) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+        let mut headers = FieldTable::default();
+        headers.insert(
+            "timestamp_in_ms".into(),
+            AMQPValue::LongLongInt(i64::try_from(now).expect("before 292277026")),
+        );
+        self.send_with(message, BasicProperties::default().with_headers(headers)).await;
+    }
+
     /// The same with any body.
     pub async fn send_bytes(&self, body: impl Into<Bytes>, properties: BasicProperties) {
         let body = body.into();
@@ -92,6 +105,13 @@ impl Producer {
             let confirmed = confirm.await.expect("answered");
             assert!(matches!(confirmed, Confirmation::Ack(None)), "RabbitMQ did not take it: {confirmed:?}");
         }
+    }
+
+    /// How many messages of its queue RabbitMQ holds and has not handed out.
+    pub async fn waiting(&self) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declared = self.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+        declared.await.expect("the queue is there").message_count()
     }
 
     /// Declares a queue with arguments of the test's own.

@@ -8,6 +8,7 @@ use herald_wire::envelope::{EnvelopeError, Place};
 use herald_wire::target::EVERYONE;
 use herald_wire::{Cursor, Envelope, Position, Target, TargetKind};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::frame;
 use crate::origin::Origins;
@@ -38,6 +39,8 @@ pub(crate) struct Delivery {
     /// Not 0: other targets got a copy with the same number.
     pub(crate) copies_id: u64,
     pub(crate) published_at_us: u64,
+    /// When this edge had it.
+    pub(crate) received_at: Instant,
     expires_at_ms: u64,
     body: Bytes,
     cursor: Option<Cursor>,
@@ -58,6 +61,7 @@ impl Delivery {
             place,
             copies_id: envelope.copies_id,
             published_at_us: envelope.published_at_us,
+            received_at: Instant::now(),
             expires_at_ms: envelope.expires_at_ms,
             body: envelope.body,
             cursor,
@@ -84,6 +88,7 @@ impl Delivery {
             place: None,
             copies_id: 0,
             published_at_us: 0,
+            received_at: Instant::now(),
             expires_at_ms: 0,
             cursor: None,
             socketio: OnceLock::new(),

@@ -18,6 +18,7 @@ mod keeper;
 mod metrics;
 mod origin;
 mod presence;
+mod pressure;
 mod serve;
 mod session;
 mod transport;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use herald_bus::{Bus, FeedLimits};
 use herald_chassis::{BoxError, Context, Shutdown};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Endpoint;
 
 pub use config::{ClientConfig, Config};
@@ -39,9 +40,10 @@ use crate::feed::{FeedTask, Positions, Probe};
 use crate::hub::{HeartbeatTimes, Hub, OutboxLimits, ShardConfig};
 use crate::interest::Interest;
 use crate::keeper::Keeper;
-use crate::metrics::{CatchUpMetrics, ClientMetrics, FeedMetrics, HubMetrics};
+use crate::metrics::{CatchUpMetrics, ClientMetrics, FeedMetrics, HubMetrics, PressureMetrics};
 use crate::origin::Origins;
 use crate::presence::{Identity, Presence};
+use crate::pressure::{Gauges, Lateness, Pressure};
 use crate::serve::Server;
 use crate::session::SessionLimits;
 
@@ -71,12 +73,21 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     // what serves clients outlives the soft stage: it ends when the last client is gone
     let inner = Shutdown::new();
     let metrics = ClientMetrics::new();
-    let (hub, lagging) = start_hub(&clients, ctx, &inner);
+    let lateness = Lateness::new();
+    let (hub, lagging) = start_hub(&clients, &lateness, ctx, &inner);
     let origins = Origins::new(bus.clone());
     let positions = Positions::default();
     let (subscriptions, feed) = bus.feed(FeedLimits::default());
+    let gauges = Gauges {
+        lateness: lateness.clone(),
+        hub: hub.clone(),
+        feed: feed.gauge(),
+        metrics: PressureMetrics::new(),
+    };
+    let (told, pressure) = watch::channel(Pressure::default());
+    spawn(ctx, "pressure", gauges.run(told, inner.clone()));
     start_feed(
-        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions },
+        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions, lateness: &lateness },
         &identity,
         ctx,
         &inner,
@@ -97,7 +108,7 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     let retention = clients.session_retention;
     spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
     spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
-    let presence = Presence::new(metrics.claims.clone());
+    let presence = Presence::new(metrics.claims.clone(), pressure);
     if let Some(url) = registry_url {
         let endpoint = Endpoint::from_shared(url)?;
         spawn(ctx, "presence", presence.clone().run(endpoint, (identity, hub.clone()), inner.clone()));
@@ -131,6 +142,7 @@ fn identity(advertise: Option<String>, listener: &TcpListener) -> Result<Identit
 
 fn start_hub(
     config: &ClientConfig,
+    lateness: &Lateness,
     ctx: &Context,
     inner: &Shutdown,
 ) -> (Hub, mpsc::Receiver<catchup::Lagging>) {
@@ -140,6 +152,7 @@ fn start_hub(
         outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes },
         lagging,
         metrics: HubMetrics::new(),
+        lateness: lateness.clone(),
     };
     let (hub, queues) = Hub::new(config.shards());
     for queues in queues {
@@ -159,6 +172,7 @@ struct FeedParts<'a> {
     hub: &'a Hub,
     origins: &'a Origins,
     positions: &'a Positions,
+    lateness: &'a Lateness,
 }
 
 fn start_feed(
@@ -182,7 +196,16 @@ fn start_feed(
     let stopping = inner.clone();
     ctx.tasks.spawn("feed", async move { task.run(feed, stopping).await });
     let probed = ctx.readiness.condition("probe", "no message has come back by the feed yet");
-    spawn(ctx, "probe", probe.run((parts.bus.clone(), subscriptions), probed, metrics, inner.clone()));
+    spawn(
+        ctx,
+        "probe",
+        probe.run(
+            (parts.bus.clone(), subscriptions),
+            probed,
+            (metrics, parts.lateness.clone()),
+            inner.clone(),
+        ),
+    );
 }
 
 fn spawn(ctx: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -3,6 +3,7 @@
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::delivery::now_us;
+use crate::pressure::Pressure;
 
 fn counter(name: &'static str, help: &'static str) -> Counter {
     metrics::describe_counter!(name, help);
@@ -69,6 +70,39 @@ impl HubMetrics {
         if reliable > 0 {
             self.delivered_reliable.increment(reliable);
         }
+    }
+}
+
+/// Of how far the edge is behind.
+#[derive(Clone)]
+pub(crate) struct PressureMetrics {
+    feed: Gauge,
+    hub: Gauge,
+    fullness: Gauge,
+}
+
+impl PressureMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            feed: gauge(
+                "herald_edge_pressure_feed_seconds",
+                "How long a message takes from Redis to the feed",
+            ),
+            hub: gauge(
+                "herald_edge_pressure_hub_seconds",
+                "How long a message takes from the feed until its connections had their turn",
+            ),
+            fullness: gauge(
+                "herald_edge_pressure_fullness_ratio",
+                "How full the queues from the feed to the sockets are, 0 to 1",
+            ),
+        }
+    }
+
+    pub(crate) fn measured(&self, pressure: &Pressure) {
+        self.feed.set(pressure.feed.as_secs_f64());
+        self.hub.set(pressure.hub.as_secs_f64());
+        self.fullness.set(f64::from(pressure.fullness_permille) / 1e3);
     }
 }
 

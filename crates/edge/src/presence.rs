@@ -14,12 +14,13 @@ use herald_wire::registry::{
     registry_message,
 };
 use metrics::Gauge;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use crate::hub::{CloseReason, Connection, Hub, Signal};
+use crate::pressure;
 
 /// Claims or releases in one message to the registry.
 const AT_ONCE: usize = 1_000;
@@ -27,7 +28,7 @@ const AT_ONCE: usize = 1_000;
 const UNTOLD_MAX: usize = 100_000;
 /// Messages on their way to the registry.
 const MESSAGES_MAX: usize = 64;
-/// Heartbeats within one lease.
+/// Heartbeats within one lease; further ones tell of pressure.
 const BEATS_PER_LEASE: u32 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Without a lease from the registry yet.
@@ -56,6 +57,7 @@ pub(crate) struct Presence {
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
     claims: Gauge,
+    pressure: watch::Receiver<pressure::Pressure>,
 }
 
 /// Why the stream to the registry ended.
@@ -79,8 +81,8 @@ pub(crate) struct Identity {
 }
 
 impl Presence {
-    pub(crate) fn new(claims: Gauge) -> Self {
-        Self { state: Arc::default(), changed: Arc::default(), claims }
+    pub(crate) fn new(claims: Gauge, pressure: watch::Receiver<pressure::Pressure>) -> Self {
+        Self { state: Arc::default(), changed: Arc::default(), claims, pressure }
     }
 
     /// The connection holds the socketId now; one here that held it before is superseded.
@@ -141,9 +143,11 @@ impl Presence {
         self.tell_all(&up).await?;
         let mut beats = interval((lease / BEATS_PER_LEASE).max(Duration::from_millis(10)));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pressure = self.pressure.clone();
         loop {
             tokio::select! {
                 _ = beats.tick() => send(&up, self.heartbeat(identity, hub)).await?,
+                Ok(()) = pressure.changed() => send(&up, self.heartbeat(identity, hub)).await?,
                 () = self.changed.notified() => self.tell_changes(&up).await?,
                 message = down.message() => self.heed(message?.ok_or(Detached::Ended)?),
             }
@@ -177,13 +181,16 @@ impl Presence {
 
     fn heartbeat(&self, identity: &Identity, hub: &Hub) -> edge_message::Kind {
         let sessions = self.lock().held.len() as u64;
+        let pressure = *self.pressure.borrow();
         edge_message::Kind::Heartbeat(Heartbeat {
             connections: hub.connections(),
             sessions,
             pressure: Some(Pressure {
                 edge_id: identity.edge_id.clone(),
-                lateness_us: 0,
-                fullness_permille: hub.fullness_permille(),
+                lateness_us: pressure.lateness().as_micros() as u64,
+                feed_us: pressure.feed.as_micros() as u64,
+                fullness_permille: pressure.fullness_permille,
+                bottleneck: String::new(),
             }),
         })
     }

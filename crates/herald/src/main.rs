@@ -10,7 +10,7 @@ use herald_bus::{Bus, LogConfig};
 use herald_chassis::{Binary, BoxError, Common, Context, MiMalloc, Problems, Settings};
 use herald_edge::{ClientConfig, Elsewhere};
 use herald_ingest::plan::Rules;
-use herald_ingest::{HttpConfig, Intake};
+use herald_ingest::{Flow, FlowConfig, HttpConfig, Intake};
 use herald_registry::{MemoryStore, Options, Store};
 use herald_wire::Limits;
 use tokio::net::TcpListener;
@@ -59,7 +59,9 @@ async fn start(config: Config, ctx: Context) -> Result<(), BoxError> {
     let registry_url = start_registry(&ctx).await?;
     let limits = Limits { id_bytes_max: config.clients.max_id_bytes, ..Limits::DEFAULT };
     let rules = Rules { limits, ttl_ms: LogConfig::default().age.as_millis() as u64 };
-    let intake = Intake::new(HttpConfig::default(), rules, bus.clone(), ctx.tasks.clone());
+    let heeding = FlowConfig { registry_url: Some(registry_url.parse()?), ..FlowConfig::default() };
+    let flow = Flow::start(&heeding, &bus, &ctx)?;
+    let intake = Intake::new(HttpConfig::default(), rules, (bus.clone(), flow), ctx.tasks.clone());
     let parts = herald_edge::Parts {
         clients: config.clients,
         registry_url: Some(registry_url),

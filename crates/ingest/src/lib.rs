@@ -3,6 +3,7 @@
 //!
 //! - `plan` decides (pure), `window` and `acks` count what is held (pure), `outstanding` keeps channels in order
 //!   (pure);
+//! - `flow` says how many may go out, by how the way behind is;
 //! - `source` speaks AMQP and HTTP, `sink` publishes in batches, `dead_letters` gets rid of what cannot be published;
 //! - `pipeline` is the one task that joins them.
 //!
@@ -11,6 +12,7 @@
 pub mod acks;
 mod clock;
 mod dead_letters;
+pub mod flow;
 mod metrics;
 pub mod outstanding;
 mod pipeline;
@@ -24,9 +26,10 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use herald_bus::Bus;
-use herald_chassis::{Condition, Context, Shutdown};
+use herald_chassis::{BoxError, Condition, Context, Shutdown};
 use tokio::net::TcpListener;
 
+pub use flow::{Flow, FlowConfig};
 use metrics::Metrics;
 use pipeline::{Parts, Pipeline, SinkParts};
 use plan::Rules;
@@ -47,6 +50,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The AMQP source; without it, HTTP is the only one.
     pub amqp: Option<Amqp>,
+    /// Flow control.
+    pub flow: FlowConfig,
 }
 
 /// The AMQP source and how it is drained.
@@ -54,8 +59,8 @@ pub struct Config {
 pub struct Amqp {
     /// Which queue.
     pub queue: AmqpConfig,
-    /// How many messages may be unacknowledged.
-    pub window: usize,
+    /// How many messages RabbitMQ may hand over before the first is acknowledged: what waits here at most.
+    pub prefetch: usize,
     /// The most publications handed to the bus at once.
     pub batch_max: usize,
 }
@@ -63,25 +68,31 @@ pub struct Amqp {
 /// Starts ingest on `ctx`: its tasks live until the process drains. `listener` is where `POST /publish` is served.
 ///
 /// A queue that exists with other arguments ends the process with a non-zero code; everything else is tried again.
-pub fn start(config: Config, bus: Bus, listener: TcpListener, ctx: &Context) {
-    let Config { rules, http, amqp } = config;
+///
+/// # Errors
+/// When the registry's URL cannot be used.
+pub fn start(config: Config, bus: Bus, listener: TcpListener, ctx: &Context) -> Result<(), BoxError> {
+    let Config { rules, http, amqp, flow } = config;
+    let flow = Flow::start(&flow, &bus, ctx)?;
     let ready = ctx.readiness.condition("bus", "no answer yet");
     ctx.tasks.spawn("ingest bus probe", probe(bus.clone(), ready.clone(), ctx.shutdown.clone()));
-    if let Some(Amqp { queue, window, batch_max }) = amqp {
+    if let Some(Amqp { queue, prefetch, batch_max }) = amqp {
         let parts = Parts {
             config: queue,
             rules: rules.clone(),
-            window,
+            prefetch,
             batch_max,
             sink: SinkParts { bus: bus.clone(), ready },
+            flow: flow.clone(),
             ready: ctx.readiness.condition("amqp", "not connected yet"),
             shutdown: ctx.shutdown.clone(),
             metrics: Metrics::new(),
         };
         ctx.tasks.spawn("ingest amqp", Pipeline::new(parts).run());
     }
-    let intake = Intake::new(http, rules, bus, ctx.tasks.clone());
+    let intake = Intake::new(http, rules, (bus, flow), ctx.tasks.clone());
     ctx.tasks.spawn("ingest http", source::http::serve(listener, intake, ctx.clone()));
+    Ok(())
 }
 
 /// Publishing tells too whether the bus is there, but only while there is something to publish.

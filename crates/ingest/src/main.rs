@@ -14,7 +14,6 @@ fn main() -> ExitCode {
     herald_chassis::run(binary, async |settings: Settings, ctx| {
         let bus = Bus::redis(settings.redis()).await?;
         let listener = herald_chassis::listen("HERALD_LISTEN", settings.listen)?;
-        herald_ingest::start(settings.config(), bus, listener, &ctx);
-        Ok(())
+        herald_ingest::start(settings.config(), bus, listener, &ctx)
     })
 }

@@ -1,6 +1,7 @@
 //! Every metric of ingest, as handles. Nothing else in this crate names one.
 //!
-//! The ledger: what was consumed is published, duplicate, dead-lettered, rejected, unanswered, returned, or in flight;
+//! The ledger: what was consumed is published, duplicate, shed, dead-lettered, rejected, unanswered, returned, or in
+//! flight;
 //! each message counts once. `expired` is one of the reasons of dead letters.
 //!
 //! | name | kind | labels | what it counts |
@@ -13,7 +14,15 @@
 //! | `herald_ingest_unanswered_total` | counter | | volatile messages given up because the bus' answer was lost |
 //! | `herald_ingest_returned_total` | counter | | messages left to RabbitMQ, which delivers them again: the connection ended before they were published |
 //! | `herald_ingest_in_flight_messages` | gauge | `source` | messages taken in and not done |
-//! | `herald_ingest_window_messages` | gauge | | how many messages from RabbitMQ may be in flight |
+//! | `herald_ingest_shed_total` | counter | `reason` = `late` | volatile messages dropped because messages had to wait and these had waited too long |
+//! | `herald_ingest_window_messages` | gauge | | how many messages may be on their way to the sockets, a message to several targets as often |
+//! | `herald_ingest_pace_messages_per_second` | gauge | | what that comes to, with the lateness of now |
+//! | `herald_ingest_window_cuts_total` | counter | `cause` ([`Cause::label`]) | times the window was made smaller |
+//! | `herald_ingest_pressure` | gauge | `cause` | 1 while messages must wait for this, else 0 |
+//! | `herald_ingest_pressure_lateness_seconds` | gauge | | how late the worst edge is, as the registry said last |
+//! | `herald_ingest_pressure_fullness_ratio` | gauge | | how full its queues are, 0 to 1 |
+//! | `herald_ingest_queue_waiting_messages` | gauge | | messages that wait in RabbitMQ, asked for while messages must wait, else 0 |
+//! | `herald_ingest_redis_backlog_bytes` | gauge | | the largest output buffer of a feed that is read, on Redis |
 //! | `herald_ingest_retries_total` | counter | | batches after which something had to be tried again |
 //! | `herald_ingest_dead_letter_retries_total` | counter | | failures to hand dead letters over |
 //! | `herald_ingest_reconnects_total` | counter | | connections to RabbitMQ that ended |
@@ -29,6 +38,7 @@ use metrics::{
     histogram,
 };
 
+use crate::flow::controller::{Cause, Readings, Stepped};
 use crate::outstanding::Outcome;
 use crate::plan::{Plan, Refusal};
 
@@ -41,6 +51,14 @@ const UNANSWERED: &str = "herald_ingest_unanswered_total";
 const RETURNED: &str = "herald_ingest_returned_total";
 const IN_FLIGHT: &str = "herald_ingest_in_flight_messages";
 const WINDOW: &str = "herald_ingest_window_messages";
+const SHED: &str = "herald_ingest_shed_total";
+const PACE: &str = "herald_ingest_pace_messages_per_second";
+const CUTS: &str = "herald_ingest_window_cuts_total";
+const PRESSURE: &str = "herald_ingest_pressure";
+const LATENESS: &str = "herald_ingest_pressure_lateness_seconds";
+const FULLNESS: &str = "herald_ingest_pressure_fullness_ratio";
+const BACKLOG: &str = "herald_ingest_redis_backlog_bytes";
+const QUEUE_WAITING: &str = "herald_ingest_queue_waiting_messages";
 const RETRIES: &str = "herald_ingest_retries_total";
 const DEAD_LETTER_RETRIES: &str = "herald_ingest_dead_letter_retries_total";
 const RECONNECTS: &str = "herald_ingest_reconnects_total";
@@ -57,7 +75,7 @@ pub(crate) const UNAVAILABLE: &str = "unavailable";
 pub(crate) struct Metrics {
     pub(crate) amqp: Source,
     pub(crate) http: Source,
-    pub(crate) window: Gauge,
+    pub(crate) queue_waiting: Gauge,
     pub(crate) returned: Counter,
     pub(crate) retries: Counter,
     pub(crate) dead_letter_retries: Counter,
@@ -67,6 +85,7 @@ pub(crate) struct Metrics {
     published_reliable: Counter,
     duplicates: Counter,
     unanswered: Counter,
+    shed_late: Counter,
     broker_wait: Histogram,
     publish: Histogram,
 }
@@ -88,7 +107,7 @@ impl Metrics {
         Self {
             amqp: source("amqp"),
             http: source("http"),
-            window: gauge!(WINDOW),
+            queue_waiting: gauge!(QUEUE_WAITING),
             returned: counter!(RETURNED),
             retries: counter!(RETRIES),
             dead_letter_retries: counter!(DEAD_LETTER_RETRIES),
@@ -98,6 +117,7 @@ impl Metrics {
             published_reliable: counter!(PUBLISHED, "class" => "reliable"),
             duplicates: counter!(DUPLICATES),
             unanswered: counter!(UNANSWERED),
+            shed_late: counter!(SHED, "reason" => "late"),
             broker_wait: histogram!(BROKER_WAIT),
             publish: histogram!(PUBLISH),
         }
@@ -123,6 +143,11 @@ impl Metrics {
         self.publish.record(between(plan.envelope.received_at_us, now_us));
     }
 
+    /// A volatile message was dropped.
+    pub(crate) fn shed(&self) {
+        self.shed_late.increment(1);
+    }
+
     pub(crate) fn dead_lettered(&self, refusal: &Refusal) {
         counter!(DEAD_LETTERED, "reason" => refusal.label()).increment(1);
     }
@@ -133,6 +158,45 @@ impl Metrics {
 
     pub(crate) fn http_answered(&self, status: http::StatusCode) {
         counter!(HTTP_REQUESTS, "status" => status.as_str().to_owned()).increment(1);
+    }
+}
+
+/// Of flow control.
+pub(crate) struct FlowMetrics {
+    pub(crate) window: Gauge,
+    pub(crate) pace: Gauge,
+    lateness: Gauge,
+    fullness: Gauge,
+    backlog: Gauge,
+    by_cause: [(Cause, Gauge, Counter); Cause::ALL.len()],
+}
+
+impl FlowMetrics {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self {
+            window: gauge!(WINDOW),
+            pace: gauge!(PACE),
+            lateness: gauge!(LATENESS),
+            fullness: gauge!(FULLNESS),
+            backlog: gauge!(BACKLOG),
+            by_cause: Cause::ALL.map(|cause| {
+                let label = cause.label();
+                (cause, gauge!(PRESSURE, "cause" => label), counter!(CUTS, "cause" => label))
+            }),
+        }
+    }
+
+    /// What was read, what was done, and what messages wait for.
+    pub(crate) fn stepped(&self, readings: &Readings, stepped: Stepped, pressed: Option<Cause>) {
+        let edges = readings.edges.unwrap_or_default();
+        self.lateness.set(edges.lateness.as_secs_f64());
+        self.fullness.set(f64::from(edges.fullness_permille) / 1e3);
+        self.backlog.set(readings.backlog_bytes as f64);
+        for (cause, pressure, cuts) in &self.by_cause {
+            pressure.set(f64::from(u8::from(pressed == Some(*cause))));
+            cuts.increment(u64::from(stepped.cut && stepped.congested == Some(*cause)));
+        }
     }
 }
 
@@ -150,7 +214,15 @@ fn describe() {
     describe_counter!(UNANSWERED, "Volatile messages given up because the bus' answer was lost");
     describe_counter!(RETURNED, "Messages left to RabbitMQ because the connection ended");
     describe_gauge!(IN_FLIGHT, "Messages taken in and not done, by source");
-    describe_gauge!(WINDOW, "How many messages from RabbitMQ may be in flight");
+    describe_counter!(SHED, "Volatile messages dropped while messages had to wait, by reason");
+    describe_gauge!(WINDOW, "How many messages may be on their way to the sockets");
+    describe_gauge!(PACE, "How many messages a second the window comes to");
+    describe_counter!(CUTS, "Times the window was made smaller, by cause");
+    describe_gauge!(PRESSURE, "1 while messages must wait, by cause");
+    describe_gauge!(LATENESS, Seconds, "How late the worst edge is, as the registry said last");
+    describe_gauge!(FULLNESS, "How full the worst edge's queues are, 0 to 1");
+    describe_gauge!(QUEUE_WAITING, "Messages that wait in RabbitMQ, while messages must wait");
+    describe_gauge!(BACKLOG, "The largest output buffer of a feed that is read, on Redis");
     describe_counter!(RETRIES, "Batches after which something had to be tried again");
     describe_counter!(DEAD_LETTER_RETRIES, "Failures to hand dead letters over");
     describe_counter!(RECONNECTS, "Connections to RabbitMQ that ended");

@@ -16,11 +16,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::acks::{Acks, Tag};
 use crate::clock::now_us;
 use crate::dead_letters::{DeadLetters, Delivered, LETTERS_MAX};
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::outstanding::{Outcome, Settled};
 use crate::plan::{Moment, Plan, Rules};
 use crate::sink::Sink;
-use crate::source::amqp::{AmqpError, Delivery, Letter, Session};
+use crate::source::amqp::{AmqpError, Backlog, Delivery, Letter, Session};
 use crate::source::queue::AmqpConfig;
 use crate::window::Window;
 
@@ -30,6 +31,10 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// failed deliveries of that one message alone, and dead-letters no other.
 const CAREFUL_PREFETCH: u16 = 1;
 
+/// How often RabbitMQ is asked how much waits there, while messages must wait.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+type Asking = Pin<Box<dyn Future<Output = Option<Backlog>> + Send>>;
 type Delivering = Pin<Box<dyn Future<Output = (DeadLetters, Delivered)> + Send>>;
 
 /// What a message came with.
@@ -55,12 +60,17 @@ pub(crate) struct Pipeline {
     metrics: Metrics,
     batch_max: usize,
     sink: Sink<Origin>,
+    flow: Flow,
+    /// What RabbitMQ hands over at most; the window may be smaller.
+    prefetch: usize,
     window: Window,
     acks: Acks,
     /// Bounded by the window: each of them is unacknowledged.
     letters: VecDeque<(Tag, Letter)>,
     delivering: Option<Delivering>,
     idle: Option<DeadLetters>,
+    asking: Option<Asking>,
+    ask_at: Instant,
     /// Taken in and not done.
     in_flight: usize,
 }
@@ -69,9 +79,10 @@ pub(crate) struct Pipeline {
 pub(crate) struct Parts {
     pub(crate) config: AmqpConfig,
     pub(crate) rules: Rules,
-    pub(crate) window: usize,
+    pub(crate) prefetch: usize,
     pub(crate) batch_max: usize,
     pub(crate) sink: SinkParts,
+    pub(crate) flow: Flow,
     pub(crate) ready: Condition,
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Metrics,
@@ -85,21 +96,24 @@ pub(crate) struct SinkParts {
 
 impl Pipeline {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, rules, window, batch_max, sink, ready, shutdown, metrics } = parts;
-        metrics.window.set(window as f64);
+        let Parts { config, rules, prefetch, batch_max, sink, flow, ready, shutdown, metrics } = parts;
         Self {
             config: Arc::new(config),
             rules,
             ready,
             shutdown,
             batch_max,
-            sink: Sink::new(sink.bus, sink.ready, metrics.clone(), batch_max),
+            sink: Sink::new((sink.bus, sink.ready), metrics.clone(), flow.clone(), batch_max),
+            flow,
             metrics,
-            window: Window::new(window),
+            prefetch,
+            window: Window::new(prefetch),
             acks: Acks::new(),
             letters: VecDeque::new(),
             delivering: None,
             idle: None,
+            asking: None,
+            ask_at: Instant::now(),
             in_flight: 0,
         }
     }
@@ -145,7 +159,7 @@ impl Pipeline {
     async fn connect(&mut self, backoff: &mut Backoff, careful: bool) -> Result<Option<Session>, AmqpError> {
         let shutdown = self.shutdown.clone();
         let prefetch =
-            if careful { CAREFUL_PREFETCH } else { u16::try_from(self.window.size()).unwrap_or(u16::MAX) };
+            if careful { CAREFUL_PREFETCH } else { u16::try_from(self.prefetch).unwrap_or(u16::MAX) };
         loop {
             let opened = tokio::select! {
                 biased;
@@ -167,12 +181,15 @@ impl Pipeline {
     }
 
     /// Serves one session. In order of precedence: the end, what the bus answered, dead letters that are confirmed,
-    /// new deliveries. The sink comes before the deliveries so that what was taken goes out at once; it cannot starve
+    /// new deliveries, for which there must be room: unacknowledged ones, and what the pace allows. The sink comes before the deliveries so that what was taken goes out at once; it cannot starve
     /// them, because a batch takes at least a round trip.
     async fn serve(&mut self, session: &mut Session, renew_at: Option<Instant>) -> Ended {
         let shutdown = self.shutdown.clone();
         loop {
-            let room = self.window.room().min(self.batch_max);
+            self.window.resize(self.prefetch.min(self.flow.window()));
+            let allowed = self.flow.room();
+            self.ask(session);
+            let room = self.window.room().min(self.batch_max).min(allowed);
             tokio::select! {
                 biased;
                 () = shutdown.soft() => return Ended::Draining,
@@ -183,6 +200,13 @@ impl Pipeline {
                     Ok(deliveries) => self.take(deliveries),
                     Err(error) => return Ended::Lost(error),
                 },
+                backlog = answered(&mut self.asking) => self.note_backlog(backlog),
+                () = self.flow.has_room(), if allowed == 0 => {
+                    // nobody was kept waiting where nothing came
+                    if session.is_waiting() {
+                        self.flow.hold_back();
+                    }
+                }
             }
             self.deliver_letters();
             if let Err(error) = self.acknowledge(session).await {
@@ -231,6 +255,7 @@ impl Pipeline {
         self.give_back();
         self.acks.restart();
         self.window.clear();
+        self.asking = None;
     }
 
     /// What is still in flight is RabbitMQ's again.
@@ -240,6 +265,23 @@ impl Pipeline {
         self.metrics.returned.increment(self.in_flight as u64);
         self.in_flight = 0;
         self.metrics.amqp.in_flight.set(0.0);
+    }
+
+    /// Asks how much waits, where that is worth knowing.
+    fn ask(&mut self, session: &Session) {
+        let now = Instant::now();
+        if !self.flow.is_pressed() {
+            self.metrics.queue_waiting.set(0.0);
+        } else if self.asking.is_none() && now >= self.ask_at {
+            self.ask_at = now + ASK_EVERY;
+            self.asking = Some(Box::pin(session.backlog()));
+        }
+    }
+
+    fn note_backlog(&mut self, backlog: Option<Backlog>) {
+        let Some(Backlog { messages, consumers }) = backlog else { return };
+        self.metrics.queue_waiting.set(f64::from(messages));
+        self.flow.note_backlog(f64::from(messages) / f64::from(consumers.max(1)));
     }
 
     fn take(&mut self, deliveries: Vec<Delivery>) {
@@ -253,6 +295,14 @@ impl Pipeline {
             match Plan::new(&delivery.body, &delivery.properties.meta(), &self.rules, moment) {
                 Ok(plan) => {
                     self.metrics.planned(&plan);
+                    // how long it was in the queue is guessed where its producer does not say when it was sent
+                    let seen_us = now_us.saturating_sub(self.flow.queued_us());
+                    if self.flow.sheds(&plan.envelope, seen_us, now_us) {
+                        self.metrics.shed();
+                        self.done(tag);
+                        continue;
+                    }
+                    self.flow.spend(plan.targets.len());
                     self.sink.push(Origin { tag, delivery }, plan);
                 }
                 Err(refusal) => {
@@ -309,6 +359,17 @@ impl Pipeline {
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(asking: &mut Option<Asking>) -> Option<Backlog> {
+    match asking {
+        Some(future) => {
+            let backlog = future.await;
+            *asking = None;
+            backlog
+        }
         None => std::future::pending().await,
     }
 }

@@ -13,7 +13,7 @@ use crate::plan::Rules;
 use crate::source::amqp;
 use crate::source::http::{BODIES_BYTES_MAX, HttpConfig};
 use crate::source::queue::{AmqpConfig, Declare, QueueType};
-use crate::{Amqp, Config};
+use crate::{Amqp, Config, FlowConfig};
 
 /// AMQP's own limit for names.
 const NAME_BYTES_MAX: usize = 255;
@@ -41,6 +41,9 @@ pub struct Settings {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub intake: IntakeSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub flow: FlowSettings,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub redis: RedisSettings,
@@ -74,7 +77,7 @@ pub struct QueueSettings {
     #[arg(long, env = "HERALD_DEAD_LETTER", value_name = "NAME", default_value = "herald.dead-letter",
           value_parser = text(NAME_BYTES_MAX))]
     pub dead_letter: String,
-    /// How many messages RabbitMQ may hand over before the first of them is acknowledged
+    /// How many messages RabbitMQ may hand over before the first of them is acknowledged; under pressure it is fewer
     #[arg(long, env = "HERALD_WINDOW", value_name = "COUNT", default_value = "2000",
           value_parser = number(1..=WINDOW_MAX))]
     pub window: usize,
@@ -123,6 +126,19 @@ pub struct IntakeSettings {
     /// What POST /publish must bring as Authorization: Bearer; without it anybody who can connect may publish
     #[arg(long, env = "HERALD_PUBLISH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub publish_token: Option<Secret>,
+}
+
+/// How overload is kept in RabbitMQ.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Flow control")]
+pub struct FlowSettings {
+    /// The registry that says how the edges are; without one, only Redis' own pressure slows ingest down
+    #[arg(long, env = "HERALD_REGISTRY_URL", value_name = "URL", value_parser = url(&["http"]))]
+    pub registry_url: Option<SecretUrl>,
+    /// How late the worst edge may be, in milliseconds, before fewer messages pass
+    #[arg(long = "lateness-target-ms", env = "HERALD_LATENESS_TARGET_MS", value_name = "MS", default_value = "100",
+          value_parser = millis(10..=10_000))]
+    pub lateness_target: Duration,
 }
 
 /// What is kept on Redis, and how it is reached.
@@ -186,7 +202,11 @@ impl Settings {
         Config {
             rules: self.intake.rules(queue_ttl_ms),
             http: self.intake.http(),
-            amqp: Some(Amqp { queue, window, batch_max }),
+            amqp: Some(Amqp { queue, prefetch: window, batch_max }),
+            flow: FlowConfig {
+                target: self.flow.lateness_target,
+                registry_url: self.flow.registry_url.clone(),
+            },
         }
     }
 

@@ -13,6 +13,7 @@ use herald_chassis::{Backoff, Condition};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::{now_ms, now_us};
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::outstanding::{Batch, Outstanding, Settled};
 use crate::plan::Plan;
@@ -28,6 +29,7 @@ pub(crate) struct Sink<T> {
     bus: Bus,
     ready: Condition,
     metrics: Metrics,
+    flow: Flow,
     batch_max: usize,
     outstanding: Outstanding<T>,
     in_flight: Option<InFlight>,
@@ -37,11 +39,17 @@ pub(crate) struct Sink<T> {
 }
 
 impl<T> Sink<T> {
-    pub(crate) fn new(bus: Bus, ready: Condition, metrics: Metrics, batch_max: usize) -> Self {
+    pub(crate) fn new(
+        (bus, ready): (Bus, Condition),
+        metrics: Metrics,
+        flow: Flow,
+        batch_max: usize,
+    ) -> Self {
         Self {
             bus,
             ready,
             metrics,
+            flow,
             batch_max,
             outstanding: Outstanding::default(),
             in_flight: None,
@@ -111,9 +119,11 @@ impl<T> Sink<T> {
         let batch = self.outstanding.next_batch(self.batch_max, now_us());
         if !batch.publications.is_empty() {
             self.metrics.batch_size.record(batch.publications.len() as f64);
-            let bus = self.bus.clone();
+            let (bus, flow) = (self.bus.clone(), self.flow.clone());
             self.in_flight = Some(Box::pin(async move {
+                let started = Instant::now();
                 let answers = bus.publish(&batch.publications).await;
+                flow.answered(started.elapsed());
                 (batch, answers)
             }));
             return Vec::new();
@@ -151,6 +161,7 @@ impl<T> Sink<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::TARGET_DEFAULT;
     use crate::outstanding::Outcome;
     use crate::plan::{Meta, Moment, Rules};
     use bytes::Bytes;
@@ -176,7 +187,7 @@ mod tests {
     async fn what_is_there_goes_out_together_and_in_order() {
         let bus = Bus::memory(LogConfig::default());
         let ready = Readiness::new().condition("bus", "");
-        let mut sink = Sink::new(bus.clone(), ready.clone(), Metrics::new(), 8);
+        let mut sink = Sink::new((bus.clone(), ready.clone()), Metrics::new(), Flow::new(TARGET_DEFAULT), 8);
         for number in 0..20 {
             sink.push(number, plan(RELIABLE, None));
         }
@@ -197,7 +208,8 @@ mod tests {
         let mut config = RedisConfig::new("redis://127.0.0.1:1");
         config.response_timeout = Duration::from_millis(20);
         let ready = Readiness::new().condition("bus", "");
-        let mut sink = Sink::new(Bus::redis(config).await.unwrap(), ready.clone(), Metrics::new(), 8);
+        let bus = Bus::redis(config).await.unwrap();
+        let mut sink = Sink::new((bus, ready.clone()), Metrics::new(), Flow::new(TARGET_DEFAULT), 8);
         sink.push("short", plan(RELIABLE, Some("100")));
         sink.push("long", plan(RELIABLE, None));
         let settled = sink.settled().await;

@@ -156,7 +156,7 @@ fn check_properties(letter: &Taken, original: &BasicProperties) {
 #[tokio::test]
 async fn a_flood_of_what_cannot_be_published_is_dead_lettered_whole() {
     let mut ingest = Ingest::new("flood").await;
-    ingest.config.amqp.as_mut().unwrap().window = 100;
+    ingest.config.amqp.as_mut().unwrap().prefetch = 100;
     ingest.started().await;
     let producer = producer(&ingest).await;
     let body = |n: u64| if n.is_multiple_of(10) { numbered("a", n) } else { format!("bad {n}") };

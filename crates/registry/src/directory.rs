@@ -126,15 +126,6 @@ impl Audit {
     }
 }
 
-/// The worst of them: the latest, then the fullest; nobody's and zero when there are no edges.
-pub fn worst(edges: &[Edge]) -> Pressure {
-    let pressures = edges.iter().filter_map(|edge| edge.pressure.as_ref());
-    pressures
-        .max_by_key(|pressure| (pressure.lateness_us, pressure.fullness_permille))
-        .cloned()
-        .unwrap_or_default()
-}
-
 /// All owners and all edges. Memory grows with claims; [`sweep`](Self::sweep) gives back what dead edges left.
 #[derive(Debug)]
 pub struct Directory {

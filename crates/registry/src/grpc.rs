@@ -7,7 +7,7 @@ use futures_util::Stream;
 use futures_util::stream::{self, BoxStream};
 use herald_wire::registry::registry_server::Registry;
 use herald_wire::registry::{
-    Close, DisconnectRequest, DisconnectResponse, EdgeMessage, ListEdgesRequest, ListEdgesResponse,
+    Close, DisconnectRequest, DisconnectResponse, Edge, EdgeMessage, ListEdgesRequest, ListEdgesResponse,
     LocateRequest, LocateResponse, Pressure, WatchPressureRequest,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::down::{DownStream, down};
 use crate::event::Event;
 use crate::stay::unavailable;
-use crate::{Replica, check, metrics, stay};
+use crate::{Replica, bottleneck, check, metrics, stay};
 
 /// Edges that may be attached to one replica.
 pub(crate) const ATTACHED_MAX: usize = 4_096;
@@ -52,7 +52,8 @@ impl Service {
 
     async fn list_edges(&self) -> Result<ListEdgesResponse, Box<Status>> {
         let edges = self.replica.store.edges().await.map_err(|error| unavailable(&error))?;
-        Ok(ListEdgesResponse { edges: edges.standing })
+        let explain = |edge: Edge| Edge { pressure: Some(bottleneck::explained(&edge)), ..edge };
+        Ok(ListEdgesResponse { edges: edges.standing.into_iter().map(explain).collect() })
     }
 
     async fn disconnect(&self, request: DisconnectRequest) -> Result<DisconnectResponse, Box<Status>> {

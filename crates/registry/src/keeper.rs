@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic_health::server::HealthReporter;
 
 use crate::Replica;
-use crate::directory::worst;
+use crate::bottleneck::worst;
 use crate::event::Event;
 use crate::grpc::Service;
 use crate::store::{Edges, Events, StoreError};
 
 /// How often edges are looked at when no heartbeat says something new.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same while somebody watches pressure: heartbeats come to the other replicas too.
+const LOOK_EVERY_WATCHED: Duration = Duration::from_millis(100);
 /// However many heartbeats come, edges are not looked at more often.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How often a replica shows itself that events arrive.
@@ -45,6 +47,11 @@ impl Health {
         self.condition.ready();
     }
 
+    /// Besides the service itself, which hands the receiver to those who ask.
+    fn is_watched(&self) -> bool {
+        self.pressure.receiver_count() > 1
+    }
+
     pub(crate) async fn not_serving(&self, reason: &str) {
         self.grpc.set_not_serving::<RegistryServer<Service>>().await;
         self.grpc.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -64,10 +71,11 @@ pub(crate) async fn keep(replica: Arc<Replica>, health: Health) -> Result<(), St
                 replica.metrics.pressure_lateness.set(worst.lateness_us as f64 / 1e6);
                 replica.metrics.pressure_fullness.set(f64::from(worst.fullness_permille) / 1e3);
                 health.serving(worst).await;
+                let look_every = if health.is_watched() { LOOK_EVERY_WATCHED } else { LOOK_EVERY };
                 tokio::select! {
                     () = replica.shutdown.soft() => {}
                     () = async { sleep(LOOK_PAUSE).await; replica.poke.notified().await } => {}
-                    () = sleep(LOOK_EVERY) => {}
+                    () = sleep(look_every) => {}
                 }
             }
             Err(error) => {

@@ -14,6 +14,7 @@
 //!
 //! The metrics are listed in `metrics.rs`.
 
+mod bottleneck;
 mod check;
 pub mod config;
 pub mod directory;

@@ -16,7 +16,7 @@
 //! | `herald_registry_streams_closed_total{code}` | counter | ends of attach streams, by gRPC code |
 //! | `herald_registry_requests_total{method,code}` | counter | answers to the other calls, by gRPC code |
 //! | `herald_registry_watchers` | gauge | open WatchPressure streams |
-//! | `herald_registry_pressure_lateness_seconds` | gauge | lateness of the worst edge |
+//! | `herald_registry_pressure_lateness_seconds` | gauge | lateness of the edge that is worst, as last looked at |
 //! | `herald_registry_pressure_fullness_ratio` | gauge | fullness of the worst edge, 0 to 1 |
 //! | `herald_registry_events_sent_total` | counter | messages for edges that are attached elsewhere |
 //! | `herald_registry_events_received_total` | counter | messages from other replicas and from this one, probes too |

@@ -192,8 +192,14 @@ async fn a_lease_ends(store: Store) {
 
 async fn heartbeats_keep_a_lease(store: Store) {
     let a = store.attach("a", "a:1").await.unwrap();
-    let pressure = Pressure { edge_id: "ignored".into(), lateness_us: 7, fullness_permille: 30 };
-    let beat = Heartbeat { connections: 1, sessions: 2, pressure: Some(pressure) };
+    let pressure = |edge_id: &str| Pressure {
+        edge_id: edge_id.to_owned(),
+        lateness_us: 7,
+        fullness_permille: 30,
+        feed_us: 5,
+        bottleneck: String::new(),
+    };
+    let beat = Heartbeat { connections: 1, sessions: 2, pressure: Some(pressure("ignored")) };
     let start = tokio::time::Instant::now();
     let mut every = tokio::time::interval(SHORT / 8);
     while start.elapsed() < SHORT * 3 {
@@ -203,7 +209,7 @@ async fn heartbeats_keep_a_lease(store: Store) {
     let edge = store.edges().await.unwrap().standing.remove(0);
     assert_eq!((edge.edge_id.as_str(), edge.address.as_str()), ("a", "a:1"));
     assert_eq!((edge.connections, edge.sessions), (1, 2));
-    assert_eq!(edge.pressure, Some(Pressure { edge_id: "a".into(), lateness_us: 7, fullness_permille: 30 }));
+    assert_eq!(edge.pressure, Some(pressure("a")));
     assert!(edge.lease_left_ms <= 400);
 }
 

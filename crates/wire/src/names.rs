@@ -31,6 +31,13 @@ impl Names {
         channel.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?.strip_suffix('}')
     }
 
+    /// What an edge calls its feed's connections to Redis, so that others can tell how far behind they are. Redis allows
+    /// no spaces in it.
+    pub fn feed_client(&self) -> String {
+        let allowed = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+        format!("{}:feed", self.prefix.chars().map(allowed).collect::<String>())
+    }
+
     /// The stream of a target's reliable messages.
     pub fn log(&self, target: &Target) -> String {
         format!("{}:log:{{{target}}}", self.prefix)

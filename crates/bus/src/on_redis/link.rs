@@ -70,6 +70,12 @@ impl Link {
         let mut connection = place.connect(on_push).await?;
         // a Redis that is still loading its data takes subscriptions already, and would have empty logs
         within(CONNECT_TIMEOUT, redis::cmd("PING").exec_async(&mut connection)).await?;
+        let mut name = redis::cmd("CLIENT");
+        name.arg("SETNAME").arg(around.names.feed_client());
+        if let Err(error) = within(CONNECT_TIMEOUT, name.exec_async(&mut connection)).await {
+            // it only serves those who ask how far behind the feed is
+            tracing::debug!(%error, "Redis does not let the feed name its connection");
+        }
         let watch = tokio::spawn(watch(connection.clone(), ears.clone()));
         Ok(Self { connection, ears, sharded: around.sharded, _watch: AbortOnDropHandle::new(watch) })
     }

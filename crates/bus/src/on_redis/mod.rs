@@ -3,6 +3,7 @@
 
 mod backoff;
 mod carrier;
+mod clients;
 mod deployment;
 mod link;
 mod node;
@@ -22,7 +23,7 @@ use redis::{Cmd, Value, cmd};
 use crate::feed::{Carrier, Feed, Subscriptions};
 use crate::metrics::Metrics;
 use crate::queue::FeedQueue;
-use crate::{BusError, Entry, FeedLimits, LogConfig, Publication, Published, RedisConfig};
+use crate::{BusError, Entry, FeedBacklog, FeedLimits, LogConfig, Publication, Published, RedisConfig};
 pub(crate) use carrier::RedisSubscriptions;
 use deployment::Deployment;
 use nodes::Nodes;
@@ -110,6 +111,23 @@ impl Redis {
 
     pub(crate) async fn ping(&self) -> Result<(), BusError> {
         self.counted(self.nodes.ping().await)
+    }
+
+    /// How much each node holds back for each feed, by the name that feeds give their connections. Not counted as a
+    /// failure where Redis forbids it: a deployment may.
+    pub(crate) async fn feed_backlogs(&self) -> Result<Vec<FeedBacklog>, BusError> {
+        let mut list = cmd("CLIENT");
+        list.arg("LIST").arg("TYPE").arg("pubsub");
+        let name = self.names.feed_client();
+        let mut backlogs = Vec::new();
+        for (node, answer) in self.nodes.ask_all(list).await? {
+            let text = reply::text(answer).ok_or_else(|| nodes::unexpected("no list of clients"))?;
+            backlogs.extend(
+                clients::backlogs(&text, &name)
+                    .map(|(id, bytes)| FeedBacklog { connection: format!("{node}/{id}"), bytes }),
+            );
+        }
+        Ok(backlogs)
     }
 
     pub(crate) async fn epoch(&self) -> Result<Epoch, BusError> {

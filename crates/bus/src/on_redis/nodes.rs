@@ -186,15 +186,28 @@ impl Nodes {
 
     /// Whether every node answers.
     pub(super) async fn ping(&self) -> Result<(), BusError> {
+        self.ask_all(cmd("PING")).await.map(drop)
+    }
+
+    /// Every node's answer to a command, with the node's name; or the first error.
+    pub(super) async fn ask_all(&self, cmd: Cmd) -> Result<Vec<(String, Value)>, BusError> {
         let deadline = Instant::now() + self.timeout;
         let map = self.map(deadline).await?;
         let mut pipeline = pipe();
-        pipeline.cmd("PING");
+        pipeline.add_command(cmd);
         let limit = Limit::new(deadline, self.timeout, false);
-        for outcome in join_all(map.nodes.values().map(|node| node.send(&pipeline, limit))).await {
-            outcome?;
+        let ask = async |node: &Arc<Node>| (node.clone(), node.send(&pipeline, limit).await);
+        let mut answers = Vec::with_capacity(map.nodes.len());
+        for (node, outcome) in join_all(map.nodes.values().map(ask)).await {
+            match outcome?.pop() {
+                Some(Value::ServerError(error)) => {
+                    return Err(refused(node.place(), RedisError::from(error)));
+                }
+                Some(value) => answers.push((node.place().to_string(), value)),
+                None => return Err(unexpected("no answer")),
+            }
         }
-        Ok(())
+        Ok(answers)
     }
 
     fn current(&self) -> Arc<Map> {

@@ -16,6 +16,15 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// A text, plain or as RESP3 marks it.
+pub(super) fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
 /// What `XRANGE` gives: `[[id, [field, envelope]], …]`.
 pub(super) fn entries(value: Value) -> Option<Vec<Entry>> {
     let Value::Array(entries) = value else { return None };

@@ -21,6 +21,7 @@ use crate::hub::{
 };
 use crate::metrics::HubMetrics;
 use crate::origin::Origins;
+use crate::pressure::Lateness;
 
 const LIMIT: usize = 3;
 const OUTBOX: OutboxLimits = OutboxLimits { frames_max: 8, bytes_max: 100_000 };
@@ -51,7 +52,8 @@ impl World {
         let (lagging, asking) = mpsc::channel(4);
         let heartbeat =
             HeartbeatTimes { interval: Duration::from_secs(25), timeout: Duration::from_secs(20) };
-        let config = ShardConfig { heartbeat, outbox: OUTBOX, lagging, metrics: HubMetrics::new() };
+        let (metrics, lateness) = (HubMetrics::new(), Lateness::new());
+        let config = ShardConfig { heartbeat, outbox: OUTBOX, lagging, metrics, lateness };
         let (hub, mut queues) = Hub::new(1);
         let (sink, chunks) = mpsc::channel(1);
         let connection = hub.open(Encoding::Polling, Sink::Pull(sink)).await.unwrap();

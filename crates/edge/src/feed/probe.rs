@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::metrics::FeedMetrics;
+use crate::pressure::Lateness;
 
-/// Between probes.
-const EVERY: Duration = Duration::from_secs(2);
+/// Between probes: they tell too how late the feed is ([`crate::pressure`]).
+const EVERY: Duration = Duration::from_millis(200);
 /// A probe that is not back by then is lost.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -46,7 +47,7 @@ impl Probe {
         self,
         (bus, subscriptions): (Bus, Subscriptions),
         condition: Condition,
-        metrics: FeedMetrics,
+        (metrics, lateness): (FeedMetrics, Lateness),
         shutdown: Shutdown,
     ) {
         let mut ticks = interval(EVERY);
@@ -58,11 +59,13 @@ impl Probe {
                 _ = ticks.tick() => {}
             }
             let begun = Instant::now();
+            lateness.probing(begun);
             let probing = self.probe(&bus, &subscriptions, (&mut subscribed, number));
             let back = tokio::select! {
                 () = shutdown.hard() => return,
                 back = timeout(PATIENCE, probing) => back.unwrap_or(false),
             };
+            lateness.probed(back.then(|| begun.elapsed()));
             if back {
                 metrics.probe.record(begun.elapsed());
                 condition.ready();

@@ -10,6 +10,7 @@ use super::shard::Shard;
 use super::{Batch, Command, ShardQueues};
 use crate::catchup::Lagging;
 use crate::metrics::HubMetrics;
+use crate::pressure::Lateness;
 
 /// What every shard is told.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub(crate) struct ShardConfig {
     /// Where connections that lag ask for a catch-up.
     pub(crate) lagging: mpsc::Sender<Lagging>,
     pub(crate) metrics: HubMetrics,
+    pub(crate) lateness: Lateness,
 }
 
 /// Commands taken at once.

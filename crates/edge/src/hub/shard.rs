@@ -28,6 +28,7 @@ use super::{
 use crate::catchup::Lagging;
 use crate::delivery::{self, Delivery, Encoding};
 use crate::frame;
+use crate::pressure::Passes;
 
 /// Connections with a channel of more subscribers than this are flushed behind the others.
 const LARGE_CHANNEL: usize = 256;
@@ -44,6 +45,7 @@ pub(crate) struct Shard {
     by_target: HashMap<Target, u32, RandomState>,
     dirty: [VecDeque<Key>; 2],
     heartbeat: Heartbeat,
+    passes: Passes,
     marks: HashMap<Target, Position, RandomState>,
     /// One future for each connection whose sink takes no more for now.
     pub(crate) blocked: FuturesUnordered<BoxFuture<'static, ConnectionId>>,
@@ -62,6 +64,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         Self {
             heartbeat: Heartbeat::new(config.heartbeat),
+            passes: Passes::new(config.lateness.clone()),
             config,
             slots: Slab::new(),
             keys: HashMap::default(),
@@ -127,6 +130,7 @@ impl Shard {
                 Admitted::Later | Admitted::Known => {}
             }
         }
+        self.passes.appended(queue, delivery.received_at, self.dirty[queue].len());
         subscribers.len()
     }
 
@@ -138,6 +142,7 @@ impl Shard {
                 if self.slots.get_mut(key).is_some_and(|slot| slot.untouch(queue)) {
                     self.flush(key);
                 }
+                self.passes.turn(queue);
             }
         }
     }

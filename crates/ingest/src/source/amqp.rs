@@ -153,6 +153,13 @@ pub(crate) struct Letter {
     pub(crate) refusal: Refusal,
 }
 
+/// What waits in the queue, and how many take from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backlog {
+    pub(crate) messages: u32,
+    pub(crate) consumers: u32,
+}
+
 /// A connection that consumes. Dropping it closes it.
 pub(crate) struct Session {
     connection: Connection,
@@ -220,6 +227,21 @@ impl Session {
             }
         }
         Ok(deliveries)
+    }
+
+    /// How much waits in the queue; `None` when RabbitMQ does not say. Outlives the session without harm.
+    pub(crate) fn backlog(&self) -> impl Future<Output = Option<Backlog>> + Send + use<> {
+        let (channel, queue) = (self.channel.clone(), short(&self.queue));
+        async move {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let queue = channel.queue_declare(queue, options, FieldTable::default()).await.ok()?;
+            Some(Backlog { messages: queue.message_count(), consumers: queue.consumer_count() })
+        }
+    }
+
+    /// Whether a delivery came for which there was no room.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.stash.is_some()
     }
 
     async fn receive(&mut self) -> Result<Delivery, AmqpError> {

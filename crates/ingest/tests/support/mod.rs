@@ -19,7 +19,7 @@ use herald_chassis::Context;
 use herald_chassis::shutdown::Drained;
 use herald_ingest::plan::Rules;
 use herald_ingest::source::queue::{AmqpConfig, Declare, QueueType};
-use herald_ingest::{Amqp, Config, HttpConfig};
+use herald_ingest::{Amqp, Config, FlowConfig, HttpConfig};
 use herald_wire::{Envelope, Limits, Position, Target};
 use tokio::net::TcpListener;
 
@@ -79,7 +79,8 @@ impl Ingest {
         let config = Config {
             rules: Rules { limits: Limits::DEFAULT, ttl_ms: 600_000 },
             http: HttpConfig::default(),
-            amqp: Some(Amqp { queue, window: 2_000, batch_max: 256 }),
+            amqp: Some(Amqp { queue, prefetch: 2_000, batch_max: 256 }),
+            flow: FlowConfig::default(),
         };
         let bus = Bus::redis(redis).await.unwrap();
         Self { name, bus, redis_url: redis_url.to_owned(), ctx: Context::new(), config, http: None }
@@ -94,7 +95,7 @@ impl Ingest {
         self.ctx = Context::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.http = Some(listener.local_addr().unwrap());
-        herald_ingest::start(self.config.clone(), self.bus.clone(), listener, &self.ctx);
+        herald_ingest::start(self.config.clone(), self.bus.clone(), listener, &self.ctx).unwrap();
     }
 
     /// Starts it, and waits until it consumes.

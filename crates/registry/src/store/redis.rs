@@ -75,7 +75,7 @@ impl RedisStore {
         let pressure = beat.pressure.clone().unwrap_or_default();
         let mut renew = self.scripts.heartbeat.call(&[&self.names.edge(&by.edge_id)]);
         renew.arg(by.number).arg(self.lease_ms).arg(beat.connections).arg(beat.sessions);
-        renew.arg(pressure.lateness_us).arg(pressure.fullness_permille);
+        renew.arg(pressure.lateness_us).arg(pressure.fullness_permille).arg(pressure.feed_us);
         let [renewed, _] = self.ask_two([renew, self.list(&by.edge_id)]).await?;
         standing(renewed)
     }
@@ -208,7 +208,7 @@ impl RedisStore {
         let [listed] =
             self.ask_one([cmd("ZRANGE").arg(self.names.edges()).arg(0).arg(-1).to_owned()]).await?;
         let listed: Vec<String> = read(listed)?;
-        let fields = ["address", "connections", "sessions", "lateness_us", "fullness_permille"];
+        let fields = ["address", "connections", "sessions", "lateness_us", "fullness_permille", "feed_us"];
         let mut commands = Vec::with_capacity(2 * listed.len());
         for edge_id in &listed {
             let key = self.names.edge(edge_id);
@@ -355,8 +355,8 @@ fn ruled(answer: Value) -> Answer<Ruled> {
 }
 
 fn edge(edge_id: &str, record: Value, left: Value) -> Answer<Option<Edge>> {
-    type Record = (Option<String>, Option<u64>, Option<u64>, Option<u64>, Option<u32>);
-    let (address, connections, sessions, lateness_us, fullness_permille) = read::<Record>(record)?;
+    type Record = (Option<String>, Option<u64>, Option<u64>, Option<u64>, Option<u32>, Option<u64>);
+    let (address, connections, sessions, lateness_us, fullness_permille, feed_us) = read::<Record>(record)?;
     let (Some(address), Ok(lease_left_ms)) = (address, u64::try_from(read::<i64>(left)?)) else {
         return Ok(None);
     };
@@ -364,6 +364,8 @@ fn edge(edge_id: &str, record: Value, left: Value) -> Answer<Option<Edge>> {
         edge_id: edge_id.to_owned(),
         lateness_us: lateness_us.unwrap_or_default(),
         fullness_permille: fullness_permille.unwrap_or_default(),
+        feed_us: feed_us.unwrap_or_default(),
+        bottleneck: String::new(),
     };
     Ok(Some(Edge {
         edge_id: edge_id.to_owned(),

@@ -55,7 +55,8 @@ impl Edge {
     }
 
     pub(crate) async fn beat(&self, lateness_us: u64) {
-        let pressure = Pressure { edge_id: String::new(), lateness_us, fullness_permille: 500 };
+        let pressure =
+            Pressure { edge_id: String::new(), lateness_us, fullness_permille: 500, ..Pressure::default() };
         self.say(Up::Heartbeat(Heartbeat { connections: 3, sessions: 4, pressure: Some(pressure) })).await;
     }
 

@@ -27,7 +27,7 @@ pub struct Hello {
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
 }
-/// Renews the lease. Sent at least three times per lease.
+/// Renews the lease. Sent at least three times per lease, and ten times a second while there is pressure.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(uint64, tag = "1")]
@@ -167,12 +167,18 @@ pub struct WatchPressureRequest {}
 pub struct Pressure {
     #[prost(string, tag = "1")]
     pub edge_id: ::prost::alloc::string::String,
-    /// Now minus publish time, when a message was handed to its sockets: the worst of the last second.
+    /// How long a message takes from Redis until its sockets had their turn, by the edge's own clock: the worst of late.
     #[prost(uint64, tag = "2")]
     pub lateness_us: u64,
-    /// How full the way from feed to sockets is, 0 to 1000.
+    /// How full the queues from the feed to the sockets are, 0 to 1000: up to 500 the hub's, beyond it the feed's.
     #[prost(uint32, tag = "3")]
     pub fullness_permille: u32,
+    /// The part of the lateness that lies before the edge had the message: Redis, and the way from it.
+    #[prost(uint64, tag = "4")]
+    pub feed_us: u64,
+    /// One sentence for people, filled in by the registry: which edge it is, and what keeps it.
+    #[prost(string, tag = "5")]
+    pub bottleneck: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DisconnectRequest {
@@ -340,7 +346,7 @@ pub mod registry_client {
                 .insert(GrpcMethod::new("herald.registry.v1.Registry", "ListEdges"));
             self.inner.unary(req, path, codec).await
         }
-        /// The worst pressure among the edges, now and at every change, at least once a second.
+        /// The pressure of the worst edge, now and at every change, at least once a second.
         pub async fn watch_pressure(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchPressureRequest>,
@@ -436,7 +442,7 @@ pub mod registry_server {
             >
             + std::marker::Send
             + 'static;
-        /// The worst pressure among the edges, now and at every change, at least once a second.
+        /// The pressure of the worst edge, now and at every change, at least once a second.
         async fn watch_pressure(
             &self,
             request: tonic::Request<super::WatchPressureRequest>,

@@ -1,6 +1,8 @@
 //! The messages of one request: split, planned, published in order, answered one by one. Nothing is retried here: the
 //! producer is told and still has them.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use herald_bus::{Bus, BusError};
 use http::{HeaderMap, Response, StatusCode};
@@ -9,12 +11,24 @@ use serde_json::value::RawValue;
 
 use super::reply::{self, Failure, Result as Reply};
 use crate::clock::now_us;
+use crate::flow::Flow;
 use crate::metrics::{Metrics, UNAVAILABLE};
 use crate::outstanding::{Outcome, Outstanding};
 use crate::plan::{Meta, Moment, Plan, Refusal, Rules};
 
 /// Publications handed to the bus at once.
 const BATCH_MAX: usize = 256;
+
+/// The code of a volatile message that waited too long.
+const SHED: &str = "shed";
+
+/// Where messages go, and what counts them.
+#[derive(Clone)]
+pub(super) struct Ways {
+    pub(super) bus: Bus,
+    pub(super) flow: Flow,
+    pub(super) metrics: Metrics,
+}
 
 /// What a request says beside its body.
 #[derive(Debug, Default)]
@@ -82,84 +96,106 @@ impl Request {
     /// Publishes them all and answers.
     pub(super) async fn publish(
         self,
-        bus: &Bus,
+        ways: &Ways,
         rules: &Rules,
-        properties: &Properties,
-        metrics: &Metrics,
+        (properties, arrived_us): (&Properties, u64),
     ) -> Response<Full<Bytes>> {
-        let _in_flight = InFlight::new(metrics, self.len());
+        let _in_flight = InFlight::new(&ways.metrics, self.len());
+        let plan = |body: &Bytes, meta: &Meta<'_>| ways.plan(body, meta, rules, arrived_us);
         let key = properties.key.as_deref();
         match self {
             Self::One(body) => {
-                let planned = vec![plan(&body, &properties.meta(key), rules, metrics)];
-                let results = settle(planned, bus, metrics).await;
+                let planned = vec![plan(&body, &properties.meta(key))];
+                let results = ways.settle(planned).await;
                 results.first().map_or_else(|| reply::many(&[]), reply::one)
             }
             Self::Many(bodies) => {
                 let planned = bodies.iter().enumerate().map(|(number, body)| {
                     let id = key.map(|key| format!("{key}/{number}"));
-                    plan(body, &properties.meta(id.as_deref()), rules, metrics)
+                    plan(body, &properties.meta(id.as_deref()))
                 });
-                reply::many(&settle(planned.collect(), bus, metrics).await)
+                let planned = planned.collect();
+                reply::many(&ways.settle(planned).await)
             }
         }
     }
 }
 
-fn plan(body: &Bytes, meta: &Meta<'_>, rules: &Rules, metrics: &Metrics) -> Result<Plan, Refusal> {
-    let moment = Moment { now_us: now_us(), random: fastrand::u128(..) };
-    Plan::new(body, meta, rules, moment).inspect(|plan| metrics.planned(plan))
-}
-
-/// One result per plan, in order.
-async fn settle(planned: Vec<Result<Plan, Refusal>>, bus: &Bus, metrics: &Metrics) -> Vec<Reply> {
-    let mut outstanding = Outstanding::default();
-    let mut replies: Vec<(Option<String>, Option<Reply>)> = Vec::with_capacity(planned.len());
-    for (number, planned) in planned.into_iter().enumerate() {
-        match planned {
-            Ok(plan) => {
-                replies.push((plan.dedup_id.as_deref().map(str::to_owned), None));
-                outstanding.push(number, plan);
-            }
-            Err(refusal) => {
-                metrics.rejected(refusal.label());
-                replies.push((None, Some(refused(&refusal))));
-            }
+impl Ways {
+    /// Errors are answers already.
+    fn plan(&self, body: &Bytes, meta: &Meta<'_>, rules: &Rules, arrived_us: u64) -> Result<Plan, Reply> {
+        let moment = Moment { now_us: now_us(), random: fastrand::u128(..) };
+        let plan = Plan::new(body, meta, rules, moment).map_err(|refusal| {
+            self.metrics.rejected(refusal.label());
+            refused(&refusal)
+        })?;
+        self.metrics.planned(&plan);
+        if self.flow.sheds(&plan.envelope, arrived_us, moment.now_us) {
+            self.metrics.shed();
+            let what = "messages must wait, and this one may be dropped: it is too late for it".to_owned();
+            return Err(Reply::refused(StatusCode::SERVICE_UNAVAILABLE, SHED, what));
         }
+        // one was taken at the entrance
+        self.flow.spend(plan.targets.len() - 1);
+        Ok(plan)
     }
-    let mut error: Option<BusError> = None;
-    loop {
-        let batch = outstanding.next_batch(BATCH_MAX, now_us());
-        if batch.publications.is_empty() {
-            break;
-        }
-        metrics.batch_size.record(batch.publications.len() as f64);
-        let answers = bus.publish(&batch.publications).await;
-        error = error.or_else(|| answers.iter().find_map(|answer| answer.as_ref().err()).cloned());
-        let now_us = now_us();
-        for settled in outstanding.answered(&batch, answers) {
-            metrics.settled(&settled.plan, &settled.outcome, now_us);
-            if let (outcome @ (Outcome::Published | Outcome::Duplicate), Some((id, reply))) =
-                (settled.outcome, replies.get_mut(settled.origin))
-            {
-                *reply = Some(Reply::accepted(id.clone(), outcome == Outcome::Duplicate));
-            } else if let Some((_, reply)) = replies.get_mut(settled.origin) {
-                // volatile, and counted as unanswered
-                *reply = Some(unavailable(None, error.as_ref()));
+
+    /// One result per plan, in order.
+    async fn settle(&self, planned: Vec<Result<Plan, Reply>>) -> Vec<Reply> {
+        let mut outstanding = Outstanding::default();
+        let mut replies: Vec<(Option<String>, Option<Reply>)> = Vec::with_capacity(planned.len());
+        for (number, planned) in planned.into_iter().enumerate() {
+            match planned {
+                Ok(plan) => {
+                    replies.push((plan.dedup_id.as_deref().map(str::to_owned), None));
+                    outstanding.push(number, plan);
+                }
+                Err(reply) => replies.push((None, Some(reply))),
             }
         }
+        let error = self.publish_all(&mut outstanding, &mut replies).await;
+        let finish = |(id, reply): (Option<String>, Option<Reply>)| {
+            reply.unwrap_or_else(|| {
+                self.metrics.rejected(UNAVAILABLE);
+                unavailable(id, error.as_ref())
+            })
+        };
+        replies.into_iter().map(finish).collect()
+    }
+
+    /// Fills in the replies of what is done; the first error, if there was one.
+    async fn publish_all(
+        &self,
+        outstanding: &mut Outstanding<usize>,
+        replies: &mut [(Option<String>, Option<Reply>)],
+    ) -> Option<BusError> {
+        let mut error: Option<BusError> = None;
         // where the bus is down, further batches would only wait for it too
-        if outstanding.is_holding() {
-            break;
+        while !outstanding.is_holding() {
+            let batch = outstanding.next_batch(BATCH_MAX, now_us());
+            if batch.publications.is_empty() {
+                break;
+            }
+            self.metrics.batch_size.record(batch.publications.len() as f64);
+            let started = Instant::now();
+            let answers = self.bus.publish(&batch.publications).await;
+            self.flow.answered(started.elapsed());
+            error = error.or_else(|| answers.iter().find_map(|answer| answer.as_ref().err()).cloned());
+            let now_us = now_us();
+            for settled in outstanding.answered(&batch, answers) {
+                self.metrics.settled(&settled.plan, &settled.outcome, now_us);
+                let Some((id, reply)) = replies.get_mut(settled.origin) else { continue };
+                *reply = Some(match settled.outcome {
+                    outcome @ (Outcome::Published | Outcome::Duplicate) => {
+                        Reply::accepted(id.clone(), outcome == Outcome::Duplicate)
+                    }
+                    // volatile, and counted as unanswered
+                    _ => unavailable(None, error.as_ref()),
+                });
+            }
         }
+        error
     }
-    let finish = |(id, reply): (Option<String>, Option<Reply>)| {
-        reply.unwrap_or_else(|| {
-            metrics.rejected(UNAVAILABLE);
-            unavailable(id, error.as_ref())
-        })
-    };
-    replies.into_iter().map(finish).collect()
 }
 
 fn refused(refusal: &Refusal) -> Reply {

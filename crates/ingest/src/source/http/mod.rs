@@ -18,7 +18,7 @@
 //! | 200 | `{"results":[…]}` | an array: for each message, in order, one of the objects above |
 //! | 400 | `{"error":{"code":"not_json","message":"…"}}`, `invalid_header`, `unreadable` | the request cannot be read |
 //! | 401 `unauthorized`, 403 `cross_origin`, 404 `not_found`, 405 `method_not_allowed`, 408 `too_slow`, 413 `too_large`, `too_many_messages`, 415 `unsupported_media_type` | the same | as they say |
-//! | 503 with `Retry-After` | the same, `overloaded`; or the answers above with `unavailable` | too much is in flight; or the bus took none of the messages. Sending them again with the same key (or the `id` that was answered) is safe |
+//! | 503 with `Retry-After` | the same, `overloaded`; or the answers above with `unavailable` or, volatile, `shed` | too much is in flight, or messages must wait and did so for a second; or the bus took none of the messages; or it waited too long to be worth sending. Sending them again with the same key (or the `id` that was answered) is safe |
 //!
 //! A browser's page on another origin is refused: there is no CORS here, and a page that a person happens to look at
 //! must not publish to their own machine's Herald.
@@ -41,9 +41,11 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use crate::clock::now_us;
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::plan::Rules;
-use messages::{Properties, Request as Messages};
+use messages::{Properties, Request as Messages, Ways};
 use reply::Failure;
 pub(crate) use server::serve;
 
@@ -53,6 +55,8 @@ pub const PATH: &str = "/publish";
 pub const BODIES_BYTES_MAX: usize = 64 << 20;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request waits while messages must wait; longer, and its producer is told to come back.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What is counted against [`BODIES_BYTES_MAX`].
 const BLOCK_BYTES: usize = 1_024;
 
@@ -91,19 +95,19 @@ pub struct Intake(Arc<Inner>);
 struct Inner {
     config: HttpConfig,
     rules: Rules,
-    bus: Bus,
+    ways: Ways,
     tasks: Tasks,
-    metrics: Metrics,
     bodies: Arc<Semaphore>,
     window: Arc<Semaphore>,
 }
 
 impl Intake {
     /// Call it after the metrics recorder was installed.
-    pub fn new(config: HttpConfig, rules: Rules, bus: Bus, tasks: Tasks) -> Self {
+    pub fn new(config: HttpConfig, rules: Rules, (bus, flow): (Bus, Flow), tasks: Tasks) -> Self {
         let bodies = Arc::new(Semaphore::new(BODIES_BYTES_MAX / BLOCK_BYTES));
         let window = Arc::new(Semaphore::new(config.window.max(config.messages_max)));
-        Self(Arc::new(Inner { config, rules, bus, tasks, metrics: Metrics::new(), bodies, window }))
+        let ways = Ways { bus, flow, metrics: Metrics::new() };
+        Self(Arc::new(Inner { config, rules, ways, tasks, bodies, window }))
     }
 
     /// Answers one request, whatever its path.
@@ -116,7 +120,7 @@ impl Intake {
             Ok(response) => response,
             Err(failure) => failure.response(),
         };
-        self.0.metrics.http_answered(response.status());
+        self.0.ways.metrics.http_answered(response.status());
         response
     }
 }
@@ -127,6 +131,7 @@ impl Inner {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let arrived_us = now_us();
         let (parts, body) = request.into_parts();
         self.admit(&parts)?;
         let properties = Properties::read(&parts.headers)?;
@@ -135,16 +140,23 @@ impl Inner {
         let body = self.read(body).await?;
         let messages = Messages::read(body, self.config.messages_max)?;
         let window = take(&self.window, messages.len())?;
+        self.wait_for_room(messages.len()).await?;
         // finished even when the producer hangs up meanwhile, so that every message taken in is accounted for
         let (sender, answer) = oneshot::channel();
-        let (bus, rules, metrics) = (self.bus.clone(), self.rules.clone(), self.metrics.clone());
+        let (ways, rules) = (self.ways.clone(), self.rules.clone());
         self.tasks.track("http publish", async move {
             let _window = window;
-            let response = messages.publish(&bus, &rules, &properties, &metrics).await;
+            let response = messages.publish(&ways, &rules, (&properties, arrived_us)).await;
             // nobody may be waiting any more
             let _ = sender.send(response);
         });
         answer.await.map_err(|_| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "see the log"))
+    }
+
+    /// A request passes as a whole: what it takes beyond the room of now, later ones wait for.
+    async fn wait_for_room(&self, messages: usize) -> Result<(), Failure> {
+        let admitted = timeout(PATIENCE, self.ways.flow.admit(messages)).await;
+        admitted.map_err(|_| overloaded("more is published than clients can be sent: try again in a second"))
     }
 
     /// Everything that can be refused before the body is read.
@@ -211,10 +223,14 @@ impl Inner {
 
 fn take(semaphore: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePermit, Failure> {
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    semaphore.clone().try_acquire_many_owned(count).map_err(|_| {
-        let what = "too much is in flight already: try again";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", what)
-    })
+    semaphore
+        .clone()
+        .try_acquire_many_owned(count)
+        .map_err(|_| overloaded("too much is in flight already: try again"))
+}
+
+fn overloaded(what: &str) -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", what)
 }
 
 /// Browsers name the page's origin on every cross-origin POST; other clients do not.

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::flow::TARGET_DEFAULT;
 
 const RULES: Rules = Rules { limits: Limits::DEFAULT, ttl_ms: 60_000 };
 
@@ -32,7 +33,8 @@ fn config() -> HttpConfig {
 
 fn intake(config: HttpConfig) -> (Intake, Bus) {
     let bus = Bus::memory(LogConfig::default());
-    (Intake::new(config, RULES, bus.clone(), Context::new().tasks), bus)
+    let flow = Flow::new(TARGET_DEFAULT);
+    (Intake::new(config, RULES, (bus.clone(), flow), Context::new().tasks), bus)
 }
 
 async fn ask(intake: &Intake, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
@@ -137,7 +139,8 @@ async fn without_the_bus_the_producer_is_told_to_try_again() {
     let mut redis = RedisConfig::new("redis://127.0.0.1:1");
     redis.response_timeout = Duration::from_millis(20);
     let bus = Bus::redis(redis).await.unwrap();
-    let intake = Intake::new(config(), RULES, bus, Context::new().tasks);
+    let flow = Flow::new(TARGET_DEFAULT);
+    let intake = Intake::new(config(), RULES, (bus, flow), Context::new().tasks);
     let answer = ask(&intake, post().header("idempotency-key", "k"), RELIABLE).await;
     assert_eq!((answer.status, answer.code()), (503, "unavailable"));
     assert_eq!(answer.headers["retry-after"], "1");

@@ -90,6 +90,12 @@ impl Store {
         channel.log.iter().skip(from).take(limit).cloned().collect()
     }
 
+    pub(super) fn read_log_back(&self, target: &Target, upto: Position, limit: usize) -> Vec<Entry> {
+        let Some(channel) = self.channels.get(target) else { return Vec::new() };
+        let end = channel.log.partition_point(|entry| entry.position <= upto);
+        channel.log.range(..end).rev().take(limit).cloned().collect()
+    }
+
     pub(super) fn tail(&self, target: &Target) -> Position {
         self.channels.get(target).map(|channel| channel.last).unwrap_or_default()
     }

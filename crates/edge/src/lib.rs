@@ -35,7 +35,7 @@ pub use http::{Body, Elsewhere};
 
 use crate::catchup::CatchUps;
 use crate::client::Services;
-use crate::feed::{FeedTask, Positions, Probe};
+use crate::feed::{FeedTask, Positions, Probe, Probing};
 use crate::hub::{HeartbeatTimes, Hub, OutboxLimits, ShardConfig};
 use crate::interest::Interest;
 use crate::keeper::Keeper;
@@ -71,12 +71,13 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     // what serves clients outlives the soft stage: it ends when the last client is gone
     let inner = Shutdown::new();
     let metrics = ClientMetrics::new();
-    let (hub, lagging) = start_hub(&clients, ctx, &inner);
+    let (hub, lagging) = start_hub((&clients, bus.has_one_clock()), ctx, &inner);
     let origins = Origins::new(bus.clone());
     let positions = Positions::default();
+    let keeper = Keeper::new(metrics.sessions.clone());
     let (subscriptions, feed) = bus.feed(FeedLimits::default());
     start_feed(
-        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions },
+        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions, keeper: &keeper },
         &identity,
         ctx,
         &inner,
@@ -90,10 +91,10 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
         bus: bus.clone(),
         hub: hub.clone(),
         origins: origins.clone(),
+        page_bytes_max: clients.outbox_bytes,
         metrics: CatchUpMetrics::new(),
     };
     spawn(ctx, "catch-ups", catchup::run(catch_ups, lagging, inner.clone()));
-    let keeper = Keeper::new(metrics.sessions.clone());
     let retention = clients.session_retention;
     spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
     spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
@@ -130,7 +131,7 @@ fn identity(advertise: Option<String>, listener: &TcpListener) -> Result<Identit
 }
 
 fn start_hub(
-    config: &ClientConfig,
+    (config, one_clock): (&ClientConfig, bool),
     ctx: &Context,
     inner: &Shutdown,
 ) -> (Hub, mpsc::Receiver<catchup::Lagging>) {
@@ -138,6 +139,7 @@ fn start_hub(
     let shard = ShardConfig {
         heartbeat: HeartbeatTimes { interval: config.ping_interval, timeout: config.ping_timeout },
         outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes },
+        one_clock,
         lagging,
         metrics: HubMetrics::new(),
     };
@@ -159,6 +161,7 @@ struct FeedParts<'a> {
     hub: &'a Hub,
     origins: &'a Origins,
     positions: &'a Positions,
+    keeper: &'a Keeper,
 }
 
 fn start_feed(
@@ -176,13 +179,20 @@ fn start_feed(
         origins: parts.origins.clone(),
         positions: parts.positions.clone(),
         probe: probe.clone(),
+        keeper: parts.keeper.clone(),
         condition: ctx.readiness.condition("feed", "not subscribed on Redis yet"),
         metrics: metrics.clone(),
     };
     let stopping = inner.clone();
     ctx.tasks.spawn("feed", async move { task.run(feed, stopping).await });
-    let probed = ctx.readiness.condition("probe", "no message has come back by the feed yet");
-    spawn(ctx, "probe", probe.run((parts.bus.clone(), subscriptions), probed, metrics, inner.clone()));
+    let probing = Probing {
+        bus: parts.bus.clone(),
+        subscriptions,
+        positions: parts.positions.clone(),
+        condition: ctx.readiness.condition("probe", "no message has come back by the feed yet"),
+        metrics,
+    };
+    spawn(ctx, "probe", probe.run(probing, inner.clone()));
 }
 
 fn spawn(ctx: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -12,12 +12,11 @@ use herald_wire::envelope::{Place as LogPlace, append_place};
 use herald_wire::{Cursor, Envelope, Position, Target};
 use tokio::sync::{mpsc, oneshot};
 
-use super::merge::{Place, Read, merge};
-use super::{Lagging, reconcile};
+use super::{Lagging, Place, Read, merge, reconcile};
 use crate::delivery::{Delivery, Encoding};
 use crate::hub::{
-    Class, Command, Connection, Frame, HeartbeatTimes, Hub, Join, OutboxLimits, Page, PageDone, Shard,
-    ShardConfig, Sink, Standing,
+    Class, Command, Connection, Frame, HeartbeatTimes, Hub, Join, OneOfCopies, OutboxLimits, Page, PageDone,
+    Shard, ShardConfig, Sink, Standing,
 };
 use crate::metrics::HubMetrics;
 use crate::origin::Origins;
@@ -51,7 +50,8 @@ impl World {
         let (lagging, asking) = mpsc::channel(4);
         let heartbeat =
             HeartbeatTimes { interval: Duration::from_secs(25), timeout: Duration::from_secs(20) };
-        let config = ShardConfig { heartbeat, outbox: OUTBOX, lagging, metrics: HubMetrics::new() };
+        let config =
+            ShardConfig { heartbeat, outbox: OUTBOX, one_clock: true, lagging, metrics: HubMetrics::new() };
         let (hub, mut queues) = Hub::new(1);
         let (sink, chunks) = mpsc::channel(1);
         let connection = hub.open(Encoding::Polling, Sink::Pull(sink)).await.unwrap();
@@ -65,9 +65,14 @@ impl World {
     }
 
     fn join(&mut self, replay: bool) {
-        let join = |target: &Target| Join { target: target.clone(), floor: Position::ZERO, replay };
+        let join = |target: &Target| Join {
+            target: target.clone(),
+            floor: Position::ZERO,
+            replay,
+            joined: Position::ZERO,
+        };
         let joins = self.logs.iter().map(|(target, _)| join(target)).collect();
-        self.shard.obey(Command::Join { id: self.connection.id, joins });
+        self.shard.obey(Command::Join { id: self.connection.id, joins, explicit_acks: false });
     }
 
     fn publish(&mut self) {
@@ -149,7 +154,8 @@ impl World {
         let frame = |(target, entry): (Target, Entry)| {
             let delivery = Delivery::read(target, entry.envelope, &self.origins).unwrap();
             let class = Class::Reliable { position: entry.position, mailbox: false };
-            Frame { bytes: delivery.frame(Encoding::Polling), class }
+            let frame = Frame { bytes: delivery.frame(Encoding::Polling), class };
+            OneOfCopies { copies_id: delivery.copies_id, frame }
         };
         Page { frames: merged.entries.into_iter().map(frame).collect(), reached }
     }

@@ -36,6 +36,13 @@ impl Continuity {
         *last = (*last).max(position);
     }
 
+    /// The channel's log is not what it was: whatever stands behind `position` is to come.
+    pub(crate) fn begin_anew(&mut self, target: &Target, position: Position) {
+        if let Some(last) = self.last.get_mut(target) {
+            *last = position;
+        }
+    }
+
     /// Unsubscribed.
     pub(crate) fn end(&mut self, target: &Target) {
         self.last.remove(target);
@@ -56,9 +63,34 @@ impl Continuity {
         if place.prev > before { Seen::Hole(before) } else { Seen::Next }
     }
 
+    /// The last positions of those of these channels that are still subscribed to.
+    pub(crate) fn of(&self, targets: &[Target]) -> Vec<(Target, Position)> {
+        let last = |target: &Target| Some((target.clone(), *self.last.get(target)?));
+        targets.iter().filter_map(last).collect()
+    }
+
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        self.last.keys().cloned().collect()
+    }
+
     /// Every channel and its last position.
     pub(crate) fn all(&self) -> Vec<(Target, Position)> {
         self.last.iter().map(|(target, last)| (target.clone(), *last)).collect()
+    }
+}
+
+/// From where a channel is to be followed whose log cannot be the one of which `last` was seen: its newest entry stands
+/// before that, or Redis began a new life. `None`: it is that log, as far as can be told.
+pub(super) fn anew(last: Position, tail: Position, is_new_life: bool) -> Option<Position> {
+    let is_shorter = tail < last;
+    match (is_new_life, is_shorter) {
+        _ if last == Position::ZERO => None,
+        // nothing of the new life was seen yet
+        (true, true) => Some(Position::ZERO),
+        (true, false) => Some(last),
+        // a tail that is gone was merely quiet for long
+        (false, true) if tail != Position::ZERO => Some(tail),
+        (false, _) => None,
     }
 }
 
@@ -83,6 +115,23 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_not_what_it_was_begins_anew() {
+        for (last, tail, is_new_life, from) in [
+            (5, 5, false, None),
+            (5, 9, false, None),
+            (5, 0, false, None),
+            (5, 3, false, Some(3)),
+            (5, 3, true, Some(0)),
+            (5, 0, true, Some(0)),
+            (5, 9, true, Some(5)),
+            (0, 9, true, None),
+        ] {
+            let from = from.map(Position);
+            assert_eq!(anew(Position(last), Position(tail), is_new_life), from, "{last} {tail}");
+        }
+    }
+
+    #[test]
     fn what_came_before_the_beginning_was_asked_is_no_hole() {
         let target = Target::everyone();
         let mut continuity = Continuity::default();
@@ -90,7 +139,12 @@ mod tests {
         continuity.begin(target.clone(), Position(5));
         assert_eq!(continuity.see(&target, place(6, 7)), Seen::Next);
         assert_eq!(continuity.all(), [(target.clone(), Position(7))]);
+        continuity.begin_anew(&target, Position(2));
+        assert_eq!(continuity.see(&target, place(2, 3)), Seen::Next);
+        assert_eq!(continuity.of(std::slice::from_ref(&target)), [(target.clone(), Position(3))]);
         continuity.end(&target);
         assert_eq!(continuity.all(), []);
+        continuity.begin_anew(&target, Position(2));
+        assert_eq!(continuity.of(&[target]), []);
     }
 }

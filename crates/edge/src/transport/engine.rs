@@ -175,6 +175,10 @@ impl Engine {
     async fn heed(&mut self, signal: Signal) -> Flow {
         match signal {
             Signal::Superseded(target) => Box::pin(self.superseded(target)).await,
+            Signal::Unrecorded => {
+                Box::pin(self.client.record_again()).await;
+                ControlFlow::Continue(())
+            }
             Signal::Close(CloseReason::Disconnected(reason)) => {
                 tracing::debug!(sid = self.sid, "disconnected: {reason}");
                 let packet = self.protocol.disconnect();

@@ -41,7 +41,8 @@ pub(crate) async fn serve(server: Server, request: Request<HttpBody>) -> Respons
     let Some(mut client) = engine::open(&server, Encoding::Events, Sink::Pull(chunks.clone())).await else {
         return full();
     };
-    if let Err(e) = Box::pin(client.register(asked, cursor.as_deref())).await {
+    let from = cursor.as_deref().map(|cursor| (cursor, Encoding::Events));
+    if let Err(e) = Box::pin(client.register_from(asked, from)).await {
         metrics::refused(e.code());
         let status = if e.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
         client.close(Bytes::new()).await;
@@ -99,6 +100,7 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
                         }
                     }
                 }
+                Signal::Unrecorded => client.record_again().await,
                 Signal::Close(reason) => break reason.label(),
             },
             () = chunks.closed() => break "client_closed",

@@ -151,6 +151,10 @@ impl Conversation {
                 let TargetKind::Socket(socket_id) = target.kind() else { return ControlFlow::Continue(()) };
                 self.tell("superseded", json!({ "socketId": socket_id })).await
             }
+            Signal::Unrecorded => {
+                self.client.record_again().await;
+                ControlFlow::Continue(())
+            }
             Signal::Close(reason) => {
                 // RFC 6455 section 7.4.1, and 4xxx for what is ours
                 let (code, text) = match &reason {

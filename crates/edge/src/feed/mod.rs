@@ -7,6 +7,8 @@ mod continuity;
 mod missing;
 mod probe;
 mod quiet;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

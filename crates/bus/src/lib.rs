@@ -238,6 +238,31 @@ impl Bus {
         }
     }
 
+    /// Notes which session registered a target's socketId last, for `ttl`.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn save_holder(&self, target: &Target, pid: &str, ttl: Duration) -> Result<(), BusError> {
+        match self {
+            Self::Memory(bus) => {
+                bus.save_holder(target, pid, ttl);
+                Ok(())
+            }
+            Self::Redis(bus) => bus.save_holder(target, pid, ttl).await,
+        }
+    }
+
+    /// What [`Bus::save_holder`] noted; `None` when nothing.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn load_holder(&self, target: &Target) -> Result<Option<String>, BusError> {
+        match self {
+            Self::Memory(bus) => Ok(bus.load_holder(target)),
+            Self::Redis(bus) => bus.load_holder(target).await,
+        }
+    }
+
     /// Notes up to which position a target's mailbox was sent, for `ttl`. A mark never moves back.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::delivery::Encoding;
 use crate::feed::Positions;
-use crate::hub::{Command, Connection, Hub, HubEnded, Join};
+use crate::hub::{CloseReason, Command, Connection, Hub, HubEnded, Join, Signal};
 use crate::interest::{Interest, NotSubscribed};
 use crate::keeper::Keeper;
 use crate::metrics::ClientMetrics;
@@ -76,6 +76,15 @@ impl ClientError {
     pub(crate) fn is_ours(&self) -> bool {
         self.code() == "unavailable"
     }
+}
+
+/// Who claims a socketId that a connection held.
+enum Winner {
+    OtherSession,
+    /// A connection on which the same session goes on.
+    LaterConnection,
+    /// A connection that the same session has left, and whose edge did not know.
+    EarlierConnection,
 }
 
 pub(crate) struct Client {
@@ -179,23 +188,49 @@ impl Client {
         Ok(())
     }
 
-    /// Another connection holds the socketId now; the groups stay.
-    pub(crate) async fn superseded(&mut self, target: &Target) -> Result<(), ClientError> {
-        self.services.metrics.superseded.increment(1);
+    /// Another connection claims the socketId. True when this session has lost it: the groups stay, and the client is to
+    /// be told.
+    pub(crate) async fn superseded(&mut self, target: &Target) -> bool {
+        let TargetKind::Socket(socket_id) = target.kind() else { return false };
         if self.session.socket_target() != Some(target) {
-            return Ok(());
+            return true;
         }
+        match self.winner(target).await {
+            // this session goes on elsewhere, and has its socketId there: this connection is one that nobody uses
+            Ok(Winner::LaterConnection) => self.connection.signal(Signal::Close(CloseReason::Resumed)),
+            // what an older connection of this session was said to hold arrived late
+            Ok(Winner::EarlierConnection) => self.services.presence.claim(socket_id, &self.connection),
+            Ok(Winner::OtherSession) => {
+                if let Err(e) = self.lose(target).await {
+                    tracing::debug!("superseded, but the record stays: {e}");
+                }
+                return true;
+            }
+            Err(e) => {
+                tracing::debug!("superseded, and it cannot be told by whom: {e}");
+                self.connection.signal(Signal::Close(CloseReason::Unavailable));
+            }
+        }
+        false
+    }
+
+    async fn lose(&mut self, target: &Target) -> Result<(), ClientError> {
+        self.services.metrics.superseded.increment(1);
         self.session.lose(target);
         self.services.hub.send(self.connection.id, self.command_leave(vec![target.clone()])).await?;
         self.services.interest.release(vec![target.clone()]).await;
-        // it may be this very session that goes on elsewhere, with its socketId, while this connection is not over yet
-        let record = self.services.bus.load_session(&self.pid).await?;
-        let record = record.and_then(|bytes| Record::read(&bytes));
-        if record.is_none_or(|record| record.is_held_by(&self.holder)) {
-            self.save(&self.session).await
-        } else {
-            Ok(())
+        self.save(&self.session).await
+    }
+
+    /// To whom this connection lost its socketId, by what is on record.
+    async fn winner(&self, target: &Target) -> Result<Winner, ClientError> {
+        let bus = &self.services.bus;
+        let record = bus.load_session(&self.pid).await?.and_then(|bytes| Record::read(&bytes));
+        if record.is_some_and(|record| !record.is_held_by(&self.holder)) {
+            return Ok(Winner::LaterConnection);
         }
+        let is_ours = bus.load_holder(target).await?.as_deref() == Some(&self.pid);
+        Ok(if is_ours { Winner::EarlierConnection } else { Winner::OtherSession })
     }
 
     /// The session's record is gone from Redis: it is put there again.
@@ -289,6 +324,7 @@ impl Client {
         session.take_over(change, floor_of);
         session.explicit_acks = explicit_acks;
         self.save(&session).await?;
+        self.note_holder(&self.pid, &change.joins).await?;
         self.session = session;
         if let (Some((cursor, encoding)), true) = (from, lost) {
             self.tell_lost(encoding, |target| cursor.stands(target, bus.slot_of(target))).await?;
@@ -296,6 +332,15 @@ impl Client {
         let id = self.connection.id;
         hub.send(id, Command::Join { id, joins, explicit_acks }).await?;
         self.claim(&change.joins);
+        Ok(())
+    }
+
+    /// Notes whose the socketId among these is, before it is claimed.
+    async fn note_holder(&self, pid: &str, joins: &[Target]) -> Result<(), ClientError> {
+        let Services { bus, retention, .. } = &*self.services;
+        if let Some(target) = joins.iter().find(|target| matches!(target.kind(), TargetKind::Socket(_))) {
+            bus.save_holder(target, pid, *retention).await?;
+        }
         Ok(())
     }
 

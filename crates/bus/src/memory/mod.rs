@@ -101,6 +101,16 @@ impl Memory {
         self.lock().sessions.get(pid, now_us).cloned()
     }
 
+    pub(crate) fn save_holder(&self, target: &Target, pid: &str, ttl: Duration) {
+        let now_us = self.clock.now_us();
+        self.lock().holders.put(target.clone(), pid.to_owned(), now_us, ttl);
+    }
+
+    pub(crate) fn load_holder(&self, target: &Target) -> Option<String> {
+        let now_us = self.clock.now_us();
+        self.lock().holders.get(target.as_str(), now_us).cloned()
+    }
+
     pub(crate) fn save_sent(&self, marks: &[(Target, Position)], ttl: Duration) {
         let now_us = self.clock.now_us();
         let mut store = self.lock();

@@ -36,6 +36,7 @@ pub(super) struct Store {
     next_sweep_us: u64,
     pub(super) sessions: Expiring<String, Bytes>,
     pub(super) sent: Expiring<Target, Position>,
+    pub(super) holders: Expiring<Target, String>,
 }
 
 type Seen = (Target, Arc<str>);
@@ -61,6 +62,7 @@ impl Store {
             next_sweep_us: 0,
             sessions: Expiring::new(),
             sent: Expiring::new(),
+            holders: Expiring::new(),
         }
     }
 

@@ -214,10 +214,39 @@ impl Redis {
     }
 
     pub(crate) async fn save_session(&self, pid: &str, record: &[u8], ttl: Duration) -> Result<(), BusError> {
-        let key = self.names.session(pid);
+        self.put(&self.names.session(pid), record, ttl).await
+    }
+
+    pub(crate) async fn save_holder(
+        &self,
+        target: &Target,
+        pid: &str,
+        ttl: Duration,
+    ) -> Result<(), BusError> {
+        self.put(&self.names.holder(target), pid.as_bytes(), ttl).await
+    }
+
+    pub(crate) async fn load_holder(&self, target: &Target) -> Result<Option<String>, BusError> {
+        let pid = self.get(&self.names.holder(target)).await?;
+        Ok(pid.and_then(|pid| String::from_utf8(pid.into()).ok()))
+    }
+
+    async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), BusError> {
         let mut call = cmd("SET");
-        call.arg(&key).arg(record).arg("PX").arg(millis(ttl));
-        self.counted(self.nodes.run_one(&key, call).await.map(drop))
+        call.arg(key).arg(value).arg("PX").arg(millis(ttl));
+        self.counted(self.nodes.run_one(key, call).await.map(drop))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
+        let mut call = cmd("GET");
+        call.arg(key);
+        let value = match self.nodes.run_one(key, call).await {
+            Ok(Value::Nil) => Ok(None),
+            Ok(Value::BulkString(value)) => Ok(Some(Bytes::from(value))),
+            Ok(_) => Err(nodes::unexpected("a value that is not a string")),
+            Err(error) => Err(error),
+        };
+        self.counted(value)
     }
 
     pub(crate) async fn touch_sessions(
@@ -237,16 +266,7 @@ impl Redis {
     }
 
     pub(crate) async fn load_session(&self, pid: &str) -> Result<Option<Bytes>, BusError> {
-        let key = self.names.session(pid);
-        let mut call = cmd("GET");
-        call.arg(&key);
-        let record = match self.nodes.run_one(&key, call).await {
-            Ok(Value::Nil) => Ok(None),
-            Ok(Value::BulkString(record)) => Ok(Some(Bytes::from(record))),
-            Ok(_) => Err(nodes::unexpected("a session that is not a string")),
-            Err(error) => Err(error),
-        };
-        self.counted(record)
+        self.get(&self.names.session(pid)).await
     }
 
     pub(crate) async fn save_sent(

@@ -15,6 +15,8 @@ struct Sent {
     reliable: bool,
     due: Vec<usize>,
     at: Duration,
+    /// Its targets, for people.
+    to: String,
 }
 
 /// What a client was given, in the order in which it got it.
@@ -83,11 +85,16 @@ impl Account {
     }
 
     /// A message is about to be published.
-    pub(super) fn sent(&mut self, number: Number, (reliable, due): (bool, Vec<usize>), at: Duration) {
+    pub(super) fn sent(
+        &mut self,
+        number: Number,
+        (reliable, due, to): (bool, Vec<usize>, String),
+        at: Duration,
+    ) {
         if reliable {
             self.missing += due.len();
         }
-        self.sent.insert(number, Sent { reliable, due, at });
+        self.sent.insert(number, Sent { reliable, due, at, to });
     }
 
     /// A client got a message: by `channel` if only one can have brought it, at this position if it is reliable.
@@ -158,8 +165,8 @@ impl Account {
                     fates.reliable[1] += usize::from(is_lost);
                     if is_lost {
                         report.examples.push(format!(
-                            "client {client} never got {number}, sent at {:?} ({kind})",
-                            sent.at
+                            "client {client} never got {number} to {}, sent at {:?} ({kind})",
+                            sent.to, sent.at
                         ));
                     }
                 } else {
@@ -189,9 +196,10 @@ impl Account {
             fates.reliable[2] += usize::from(sent.reliable);
             fates.volatile[2] += usize::from(!sent.reliable);
             let class = if sent.reliable { "reliable" } else { "volatile" };
-            report
-                .examples
-                .push(format!("client {client} got {class} {number} again at {at:?}, sent at {:?}", sent.at));
+            report.examples.push(format!(
+                "client {client} got {class} {number} to {} again at {at:?}, sent at {:?}",
+                sent.to, sent.at
+            ));
         }
         for number in &got.disordered {
             let kind = self.kind_of(client, self.sent[number].at);
@@ -251,12 +259,12 @@ mod tests {
         let mut account = Account::new(2);
         account.connected(0, false);
         account.connected(1, false);
-        account.sent(1, (true, vec![0, 1]), T);
+        account.sent(1, (true, vec![0, 1], String::new()), T);
         account.fault(2 * T, Kind::EdgeKilled, None);
         account.fault(2 * T, Kind::NetworkCut, Some(1));
-        account.sent(2, (true, vec![0]), 3 * T);
-        account.sent(3, (true, vec![0]), 3 * T);
-        account.sent(4, (false, vec![0, 1]), 3 * T);
+        account.sent(2, (true, vec![0], String::new()), 3 * T);
+        account.sent(3, (true, vec![0], String::new()), 3 * T);
+        account.sent(4, (false, vec![0, 1], String::new()), 3 * T);
         account.got(0, 1, (Some("g"), Some(10)), T);
         account.got(0, 3, (Some("g"), Some(30)), T);
         assert!(!account.is_settled());

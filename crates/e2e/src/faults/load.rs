@@ -111,7 +111,8 @@ impl Maker {
         let is_due =
             |index: &usize| Some(*index) == client || groups(*index).iter().any(|g| member.contains(g));
         let due = (0..self.clients).filter(is_due).collect();
-        self.world.account().sent(number, (reliable, due), self.world.now());
+        let to = format!("{} {}", message["socketSessionId"], message["socketGroupFlag"]);
+        self.world.account().sent(number, (reliable, due, to), self.world.now());
         Made { number, body: message.to_string() }
     }
 }

@@ -53,6 +53,7 @@ impl Client {
         };
         positions.begin(targets.iter().cloned().zip(tails));
         bus.save_session(pid, record.held_by(&self.holder).to_bytes(), *retention).await?;
+        self.note_holder(pid, targets).await?;
         Ok(lost)
     }
 

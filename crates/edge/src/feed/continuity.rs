@@ -10,6 +10,8 @@ use herald_wire::{Position, Target};
 #[derive(Debug, Default)]
 pub(crate) struct Continuity {
     last: HashMap<Target, Position, RandomState>,
+    /// The feed has a hole that the logs have not filled yet.
+    broken: bool,
 }
 
 /// What a message's place says about the channel.
@@ -21,9 +23,17 @@ pub(crate) enum Seen {
     Again,
     /// Others stand between this position and it: they were lost.
     Hole(Position),
+    /// Others that stand before it, in whatever channel, are still to be read from the logs, which then have it too: a
+    /// connection that has this one must have those.
+    TooEarly,
 }
 
 impl Continuity {
+    /// Until the feed is whole again, nothing follows what was seen.
+    pub(crate) fn set_broken(&mut self, broken: bool) {
+        self.broken = broken;
+    }
+
     /// Subscribed, when the log's last position was `tail`.
     pub(crate) fn begin(&mut self, target: Target, tail: Position) {
         // one that is subscribed already stays where its feed is: what is on its way up to `tail` is news to its members
@@ -50,6 +60,9 @@ impl Continuity {
 
     /// Takes note of a message.
     pub(crate) fn see(&mut self, target: &Target, place: Place) -> Seen {
+        if self.broken {
+            return Seen::TooEarly;
+        }
         let Some(last) = self.last.get_mut(target) else {
             // between the subscription and its beginning
             self.last.insert(target.clone(), place.position);
@@ -112,6 +125,18 @@ mod tests {
         assert_eq!(continuity.see(&target, place(8, 9)), Seen::Hole(Position(6)));
         assert_eq!(continuity.see(&target, place(9, 10)), Seen::Next);
         assert_eq!(continuity.see(&target, place(0, 11)), Seen::Next);
+    }
+
+    #[test]
+    fn while_the_feed_is_broken_nothing_overtakes_what_the_logs_are_to_bring() {
+        let target = Target::everyone();
+        let mut continuity = Continuity::default();
+        continuity.begin(target.clone(), Position(5));
+        continuity.set_broken(true);
+        assert_eq!(continuity.see(&target, place(8, 9)), Seen::TooEarly);
+        assert_eq!(continuity.of(std::slice::from_ref(&target)), [(target.clone(), Position(5))]);
+        continuity.set_broken(false);
+        assert_eq!(continuity.see(&target, place(8, 9)), Seen::Hole(Position(5)));
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl FeedTask {
     /// Runs until the edge stops.
     pub(crate) async fn run(self, mut feed: Feed, shutdown: Shutdown) -> Result<(), HubEnded> {
         let mut events = Vec::with_capacity(BATCH_MAX);
+        self.set_broken(true);
         loop {
             tokio::select! {
                 () = shutdown.hard() => return Ok(()),
@@ -92,7 +93,10 @@ impl FeedTask {
                     FeedEvent::Message { target, envelope } => {
                         self.take(target, envelope, &mut batch, &shutdown).await?;
                     }
-                    FeedEvent::Down => self.condition.not_ready("the subscriptions on Redis are down"),
+                    FeedEvent::Down => {
+                        self.condition.not_ready("the subscriptions on Redis are down");
+                        self.set_broken(true);
+                    }
                     FeedEvent::Interrupted { reason } => {
                         tracing::info!(
                             reason = reason.metric_label(),
@@ -101,11 +105,17 @@ impl FeedTask {
                         self.metrics.interruptions.increment(1);
                         self.hand_on(&mut batch).await?;
                         self.fill_all(&shutdown).await?;
+                        self.set_broken(false);
                     }
                 }
             }
             self.hand_on(&mut batch).await?;
         }
+    }
+
+    /// In a cluster each channel goes on by itself.
+    fn set_broken(&self, broken: bool) {
+        self.positions.lock().set_broken(broken && self.bus.has_one_clock());
     }
 
     async fn take(
@@ -135,6 +145,7 @@ impl FeedTask {
             let seen = self.positions.lock().see(&delivery.target, place);
             match seen {
                 Seen::Next => {}
+                Seen::TooEarly => return Ok(()),
                 Seen::Again => {
                     self.metrics.duplicates.increment(1);
                     return Ok(());

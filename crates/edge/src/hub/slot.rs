@@ -144,6 +144,13 @@ impl Slot {
                     copies.forget(delivery.copies_id);
                 }
                 self.lags = Some(Box::default());
+                if let Class::Reliable { position, .. } = class
+                    && position <= self.position
+                {
+                    // one that comes late: the connection stands behind it already
+                    let after = Position(position.0 - 1);
+                    self.lag_from(vec![Begin { target: delivery.target.clone(), after, joined: after }]);
+                }
                 Admitted::Lags
             }
         }

@@ -89,10 +89,8 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
             biased;
             signal = connection.signalled() => match signal {
                 Signal::Superseded(target) => {
-                    if let Err(e) = client.superseded(&target).await {
-                        tracing::debug!("superseded, but the record stays: {e}");
-                    }
-                    if let TargetKind::Socket(socket_id) = target.kind() {
+                    let lost = client.superseded(&target).await;
+                    if let (true, TargetKind::Socket(socket_id)) = (lost, target.kind()) {
                         let json = json!({ "socketId": socket_id });
                         let event = delivery::event(Encoding::Events, "superseded", &json);
                         if client.send(event).await.is_err() {

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -132,10 +133,8 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let guard = Expendable { task: name };
-        self.tracker.spawn(async move {
-            let _guard = guard;
-            future.await;
-        });
+        // not an async block: it would hold the future twice, and there is one task for each connection
+        self.tracker.spawn(future.map(move |()| drop(guard)));
     }
 
     /// How many tasks live.

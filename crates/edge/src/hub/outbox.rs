@@ -76,9 +76,6 @@ pub(crate) struct Outbox {
     started: bool,
 }
 
-/// Kept between bursts, so that a message at a time allocates nothing.
-const CAPACITY_KEPT: usize = 4;
-
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
@@ -230,7 +227,8 @@ impl Outbox {
     }
 
     fn release(&mut self) {
-        if self.frames.is_empty() && self.frames.capacity() > CAPACITY_KEPT {
+        // an allocation is nothing beside the write that follows it, and most connections are idle
+        if self.frames.is_empty() {
             self.frames = VecDeque::new();
         }
     }

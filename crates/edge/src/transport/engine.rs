@@ -63,8 +63,8 @@ impl Engine {
         Self { server, client, sid, source, protocol: Protocol::new(), connect_by, _place: place }
     }
 
-    /// Until the client or the edge ends it.
-    pub(super) async fn run(mut self) {
+    /// Until the client or the edge ends it. Boxed, since a future holds what it is given twice.
+    async fn run(mut self: Box<Self>) {
         let End { farewell, reason } = self.converse().await;
         metrics::closed(reason);
         tracing::debug!(sid = self.sid, reason, "a Socket.IO connection is over");
@@ -82,7 +82,8 @@ impl Engine {
                 signal = connection.signalled() => self.heed(signal).await,
                 input = self.source.next() => {
                     connection.hear();
-                    self.take(input).await
+                    // boxed, like all that is seldom done: its room is not kept while the client says nothing
+                    Box::pin(self.take(input)).await
                 }
                 () = sleep_until(self.connect_by), if !self.protocol.connected() => {
                     ControlFlow::Break(self.end("connect_timeout"))
@@ -265,7 +266,7 @@ fn wrap(encoding: Encoding, packet: Bytes) -> Bytes {
 
 /// Starts a conversation on a connection that was just opened.
 pub(super) fn spawn(server: &Server, engine: Engine) {
-    server.ctx.tasks.track("client", engine.run());
+    server.ctx.tasks.track("client", Box::new(engine).run());
 }
 
 /// A client on a new connection of the hub.

@@ -45,7 +45,7 @@ pub(crate) async fn serve(server: Server, request: Request<HttpBody>) -> Respons
     if let Err(e) = Box::pin(client.register_from(asked, from)).await {
         metrics::refused(e.code());
         let status = if e.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
-        client.close(Bytes::new()).await;
+        Box::pin(client.close(Bytes::new())).await;
         return error(status, e.code(), &e.to_string());
     }
     let hello = ask::registered(&client);
@@ -89,7 +89,7 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
             biased;
             signal = connection.signalled() => match signal {
                 Signal::Superseded(target) => {
-                    let lost = client.superseded(&target).await;
+                    let lost = Box::pin(client.superseded(&target)).await;
                     if let (true, TargetKind::Socket(socket_id)) = (lost, target.kind()) {
                         let json = json!({ "socketId": socket_id });
                         let event = delivery::event(Encoding::Events, "superseded", &json);
@@ -98,7 +98,7 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
                         }
                     }
                 }
-                Signal::Unrecorded => client.record_again().await,
+                Signal::Unrecorded => Box::pin(client.record_again()).await,
                 Signal::Close(reason) => break reason.label(),
             },
             () = chunks.closed() => break "client_closed",
@@ -106,7 +106,7 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
     };
     metrics::closed(reason);
     drop(chunks);
-    client.close(Bytes::new()).await;
+    Box::pin(client.close(Bytes::new())).await;
 }
 
 #[cfg(test)]

@@ -68,13 +68,13 @@ pub(crate) fn serve(server: Server, mut request: Request<HttpBody>) -> Response<
             return;
         };
         let reader = Reader::new(stream, &already, server.config.max_payload_bytes);
-        tasks.track("client", Conversation { client, reader, _place: place }.run());
+        tasks.track("client", Box::new(Conversation { client, reader, _place: place }).run());
     });
     response
 }
 
 impl Conversation {
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let End { farewell, reason } = match self.hello().await {
             ControlFlow::Continue(()) => self.converse().await,
             ControlFlow::Break(end) => end,
@@ -97,7 +97,7 @@ impl Conversation {
                     connection.hear();
                     match incoming {
                         Incoming::Text(text) => Box::pin(self.answer(&text)).await,
-                        Incoming::Binary => self.refuse(None, "bad_request", "frames are JSON text").await,
+                        Incoming::Binary => Box::pin(self.refuse(None, "bad_request", "frames are JSON text")).await,
                         Incoming::Answer(bytes) => sent(self.client.send(bytes).await),
                         Incoming::End { farewell, reason } => return End { farewell, reason },
                     }

@@ -13,7 +13,7 @@ use tungstenite::{Message, Utf8Bytes};
 use crate::frame;
 
 /// tungstenite reads in pieces of this size, and zeroes as much at every read: small, since clients say little.
-const READ_BYTES: usize = 512;
+const READ_BYTES: usize = 128;
 
 /// What a client sent.
 #[derive(Debug)]

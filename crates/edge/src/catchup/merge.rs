@@ -64,8 +64,18 @@ pub(crate) fn merge(places: &mut [Place], reads: Vec<Read>, clock: Option<Positi
         }
         place.after = place.after.max(horizon.unwrap_or_default());
     }
+    pass_gaps(places, &merged.gaps);
     merged.entries.sort_by_key(|(_, entry)| entry.position);
     merged
+}
+
+/// A gap is told once, also where what stands behind it is left for a later read.
+fn pass_gaps(places: &mut [Place], gaps: &[Gap]) {
+    for gap in gaps {
+        for place in places.iter_mut().filter(|place| place.target == gap.target) {
+            place.after = place.after.max(gap.to);
+        }
+    }
 }
 
 /// Leaves for a later read what goes beyond `bytes_max`; something is handed on all the same. `before`: the places as
@@ -89,6 +99,7 @@ pub(crate) fn cut(merged: &mut Merged, places: &mut [Place], before: &[Place], b
     for (place, before) in places.iter_mut().zip(before) {
         place.after = before.after.max(place.after.min(last));
     }
+    pass_gaps(places, &merged.gaps);
 }
 
 /// A log tells of a gap by its first entry, which names the one before it, or by having none where there were some.
@@ -176,6 +187,26 @@ mod tests {
             );
             assert!(again.gaps.is_empty());
         }
+    }
+
+    #[test]
+    fn a_gap_is_told_once_also_before_what_is_left_for_later() {
+        let before = [place("a", 1), place("b", 2)];
+        let reads = || {
+            let mut reads = vec![read(&[4, 5], 1, 5), read(&[9], 8, 9)];
+            let entries = reads.iter_mut().flat_map(|read| &mut read.entries);
+            entries.for_each(|entry| entry.envelope = Bytes::from_static(&[0]));
+            reads
+        };
+        let mut places = before.clone();
+        let merged = merge(&mut places, reads(), Some(Position(6)), 5);
+        assert_eq!((positions(&merged), merged.gaps.len()), (vec![4, 5], 1));
+        assert_eq!(places.map(|place| place.after.0), [6, 8], "its entry came after the clock was read");
+        let mut places = before.clone();
+        let mut merged = merge(&mut places, reads(), Some(Position(9)), 5);
+        cut(&mut merged, &mut places, &before, 0);
+        assert_eq!((positions(&merged), merged.gaps.len()), (vec![4], 1));
+        assert_eq!(places.map(|place| place.after.0), [4, 8]);
     }
 
     #[test]

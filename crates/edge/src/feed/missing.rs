@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use herald_bus::{Bus, BusError};
+use herald_bus::{Bus, BusError, Entry};
 use herald_wire::{Position, Target};
 
 use crate::catchup::{Merged, Place, Read, merge};
@@ -23,7 +23,7 @@ pub(super) struct Missing<'a> {
     origins: &'a Origins,
     places: Vec<Place>,
     tails: Vec<Position>,
-    horizon: Option<Position>,
+    until: Option<Position>,
     limit: usize,
     ended: bool,
 }
@@ -46,12 +46,8 @@ impl<'a> Missing<'a> {
         from: &[(Target, Position)],
         until: Option<Position>,
     ) -> Result<Self, BusError> {
-        let horizon = match until {
-            Some(until) => Some(until),
-            None => bus.clock().await?,
-        };
         let mut missing =
-            Self { bus, origins, places: Vec::new(), tails: Vec::new(), horizon, limit: 0, ended: false };
+            Self { bus, origins, places: Vec::new(), tails: Vec::new(), until, limit: 0, ended: false };
         for some in from.chunks(TARGETS_AT_ONCE) {
             let targets: Vec<Target> = some.iter().map(|(target, _)| target.clone()).collect();
             for ((target, after), tail) in some.iter().zip(bus.tails(&targets).await?) {
@@ -71,15 +67,27 @@ impl<'a> Missing<'a> {
         if self.ended {
             return Ok(None);
         }
+        let horizon = match self.until {
+            Some(until) => Some(until),
+            None => self.bus.clock().await?,
+        };
         let mut reads = Vec::with_capacity(self.places.len());
         for (places, tails) in self.places.chunks(TARGETS_AT_ONCE).zip(self.tails.chunks(TARGETS_AT_ONCE)) {
             let from: Vec<_> = places.iter().map(|place| (place.target.clone(), place.after)).collect();
             let logs = self.bus.read_logs(&from, self.limit).await?;
-            reads.extend(logs.into_iter().zip(tails).map(|(entries, tail)| Read { entries, tail: *tail }));
+            reads.extend(logs.into_iter().zip(tails).map(|(entries, tail)| self.read(entries, *tail)));
         }
-        let merged = merge(&mut self.places, reads, self.horizon, self.limit);
+        let merged = merge(&mut self.places, reads, horizon, self.limit);
         self.ended = merged.ended;
         Ok(Some(self.told(merged)))
+    }
+
+    fn read(&self, mut entries: Vec<Entry>, mut tail: Position) -> Read {
+        if let Some(until) = self.until {
+            entries.retain(|entry| entry.position <= until);
+            tail = tail.min(until);
+        }
+        Read { entries, tail }
     }
 
     /// Where it stands, to go on from there.

@@ -1,7 +1,7 @@
 //! The ledger: whatever an ingest consumed and an edge was offered has exactly one end, and the sums say so under faults.
 
 use herald_e2e::herald::{reliable, to_group, to_socket};
-use herald_e2e::{Balancer, Broker, Herald, PlainClient, Process, Value, json, until_blocking};
+use herald_e2e::{Balancer, Broker, Herald, PlainClient, Process, Producer, Value, json, until_blocking};
 use lapin::BasicProperties;
 
 /// The ends of a message at ingest; `shed` is one under overload.
@@ -35,8 +35,39 @@ fn edge_is_even(edge: &Process) {
 }
 
 fn padded(mut message: Value) -> Value {
-    message["pad"] = json!("x".repeat(2_000));
+    message["pad"] = json!("x".repeat(8_000));
     message
+}
+
+/// Of each dozen, two that cannot be delivered, one that comes twice, one to the client that does not read, three volatile
+/// ones, and five reliable ones.
+async fn send(producer: &Producer, number: usize) {
+    let id = BasicProperties::default().with_message_id(format!("m{number}").as_str().into());
+    match number % 12 {
+        0 => producer.send_bytes("not JSON", BasicProperties::default()).await,
+        1 => producer.send_with(&to_group("g", 0), id.with_expiration("0".into())).await,
+        2 => {
+            let message = reliable(json!({"socketGroupFlag": ["g", "h"], "data": number}));
+            producer.send_with(&message, id.clone()).await;
+            producer.send_with(&message, id).await;
+        }
+        3..6 => producer.send(&padded(to_group("g", number))).await,
+        6 => producer.send(&reliable(to_socket("slow", number))).await,
+        _ => producer.send_with(&padded(reliable(to_group("g", number))), id).await,
+    }
+}
+
+fn fault(redis: &Broker, number: usize) {
+    match number {
+        1 => redis.freeze(),
+        2 => redis.thaw(),
+        3 => drop(redis.ctl(&["client", "kill", "type", "pubsub"])),
+        4 => {
+            redis.kill();
+            redis.start();
+        }
+        _ => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,34 +89,12 @@ async fn the_sums_are_even_under_faults() {
     stalled.stall();
     let producer = herald.producer().await;
     for number in 0..COUNT {
-        let id = BasicProperties::default().with_message_id(format!("m{number}").as_str().into());
-        match number % 12 {
-            0 => producer.send_bytes("not JSON", BasicProperties::default()).await,
-            1 => producer.send_with(&to_group("g", 0), id.with_expiration("0".into())).await,
-            2 => {
-                // the same twice
-                let message = reliable(json!({"socketGroupFlag": ["g", "h"], "data": number}));
-                producer.send_with(&message, id.clone()).await;
-                producer.send_with(&message, id).await;
-            }
-            3..6 => producer.send(&padded(to_group("g", number))).await,
-            6 => producer.send(&reliable(to_socket("slow", number))).await,
-            _ => producer.send_with(&padded(reliable(to_group("g", number))), id).await,
-        }
-        match number * 6 / COUNT {
-            _ if number % (COUNT / 6) != 0 => {}
-            1 => redis.freeze(),
-            2 => redis.thaw(),
-            3 => drop(redis.ctl(&["client", "kill", "type", "pubsub"])),
-            4 => {
-                redis.kill();
-                redis.start();
-            }
-            _ => {}
+        send(&producer, number).await;
+        if number % (COUNT / 6) == 0 {
+            fault(&redis, number * 6 / COUNT);
         }
     }
-    let slow = narrow;
-    slow.cut();
+    narrow.cut();
     producer.send(&reliable(to_group("g", "end"))).await;
     let end = |message: &Value| message["message"]["data"] == "end";
     let mut got = 0;

@@ -30,6 +30,10 @@ fn labelled(name: &'static str, help: &'static str, label: &'static str, value: 
 pub(crate) struct HubMetrics {
     delivered_volatile: Counter,
     delivered_reliable: Counter,
+    offered_volatile: Counter,
+    offered_reliable: Counter,
+    abandoned_volatile: Counter,
+    abandoned_reliable: Counter,
     pub(crate) dropped_outbox: Counter,
     pub(crate) dropped_lagging: Counter,
     pub(crate) lagged: Counter,
@@ -42,7 +46,15 @@ impl HubMetrics {
         const DELIVERED_HELP: &str = "Messages handed to a connection's socket or response, by class";
         const DROPPED: &str = "herald_edge_dropped_total";
         const DROPPED_HELP: &str = "Volatile messages not delivered to a connection, by reason";
+        const OFFERED: &str = "herald_edge_offered_total";
+        const OFFERED_HELP: &str = "Messages that were some connection's to deliver, by class";
+        const ABANDONED: &str = "herald_edge_abandoned_total";
+        const ABANDONED_HELP: &str = "Messages not written when their connection ended, by class";
         Self {
+            offered_volatile: labelled(OFFERED, OFFERED_HELP, "class", "volatile"),
+            offered_reliable: labelled(OFFERED, OFFERED_HELP, "class", "reliable"),
+            abandoned_volatile: labelled(ABANDONED, ABANDONED_HELP, "class", "volatile"),
+            abandoned_reliable: labelled(ABANDONED, ABANDONED_HELP, "class", "reliable"),
             delivered_volatile: labelled(DELIVERED, DELIVERED_HELP, "class", "volatile"),
             delivered_reliable: labelled(DELIVERED, DELIVERED_HELP, "class", "reliable"),
             dropped_outbox: labelled(DROPPED, DROPPED_HELP, "reason", "outbox_full"),
@@ -61,6 +73,22 @@ impl HubMetrics {
     /// A message published then reached the outboxes now.
     pub(crate) fn late(&self, published_at_us: u64) {
         self.lateness.record(now_us().saturating_sub(published_at_us) as f64 / 1e6);
+    }
+
+    /// These are some connection's to deliver now: each will be delivered, dropped or abandoned.
+    pub(crate) fn offered(&self, volatile: u64, reliable: u64) {
+        if volatile > 0 {
+            self.offered_volatile.increment(volatile);
+        }
+        if reliable > 0 {
+            self.offered_reliable.increment(reliable);
+        }
+    }
+
+    /// Their connection ended.
+    pub(crate) fn abandoned(&self, volatile: u64, reliable: u64) {
+        self.abandoned_volatile.increment(volatile);
+        self.abandoned_reliable.increment(reliable);
     }
 
     pub(crate) fn delivered(&self, volatile: u64, reliable: u64) {

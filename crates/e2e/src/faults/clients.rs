@@ -92,7 +92,7 @@ impl Reader {
             match socket.read() {
                 Ok(Message::Text(text)) => {
                     heard = Instant::now();
-                    self.hear(&mut socket, serde_json::from_str(&text).expect("frames are JSON"))?;
+                    self.hear(&mut socket, &serde_json::from_str(&text).expect("frames are JSON"))?;
                 }
                 Ok(_) => heard = Instant::now(),
                 Err(tungstenite::Error::Io(e))
@@ -132,7 +132,7 @@ impl Reader {
         }
     }
 
-    fn hear(&mut self, socket: &mut WebSocket<TcpStream>, frame: Value) -> Result<(), Over> {
+    fn hear(&mut self, socket: &mut WebSocket<TcpStream>, frame: &Value) -> Result<(), Over> {
         let ask = match frame["type"].as_str().expect("frames have a type") {
             "hello" => match &self.pid {
                 Some(pid) => json!({"type": "resume", "pid": pid, "cursor": self.cursor}),
@@ -163,7 +163,7 @@ impl Reader {
                 if let Some(cursor) = frame["cursor"].as_str() {
                     self.cursor = Some(cursor.to_owned());
                 }
-                got(&self.world, self.index, &frame);
+                got(&self.world, self.index, frame);
                 return Ok(());
             }
             _ => return Ok(()),

@@ -135,7 +135,7 @@ pub(super) fn start(herald: &Herald, run: Run, world: Arc<World>) -> JoinHandle<
         while !maker.world.is_over() {
             ticks.tick().await;
             let made = maker.make();
-            let way = if made.number % BY_HTTP == 0 { &web } else { &amqp };
+            let way = if made.number.is_multiple_of(BY_HTTP) { &web } else { &amqp };
             way.send(made).await.expect("producers live");
         }
         drop((web, amqp));

@@ -48,17 +48,21 @@ pub(crate) struct Read {
 pub(crate) fn merge(places: &mut [Place], reads: Vec<Read>, clock: Option<Position>, limit: usize) -> Merged {
     let mut merged = Merged { ended: true, ..Merged::default() };
     let mut horizon = clock;
-    for (place, read) in places.iter().zip(&reads) {
-        merged.gaps.extend(gap(place, read));
-        if read.entries.len() >= limit {
-            merged.ended = false;
-            let last = read.entries.last().map(|entry| entry.position);
-            horizon = horizon.and_then(|horizon| last.map(|last| horizon.min(last)));
-        }
+    for read in reads.iter().filter(|read| read.entries.len() >= limit) {
+        merged.ended = false;
+        let last = read.entries.last().map(|entry| entry.position);
+        horizon = horizon.and_then(|horizon| last.map(|last| horizon.min(last)));
     }
     for (place, read) in places.iter_mut().zip(reads) {
-        let due = |position: Position| horizon.is_none_or(|horizon| position <= horizon);
-        for entry in read.entries.into_iter().filter(|entry| due(entry.position)) {
+        let due = |entry: &Entry| horizon.is_none_or(|horizon| entry.position <= horizon);
+        let gap = gap(place, &read);
+        if gap.is_some() && !read.entries.is_empty() && !read.entries.iter().any(due) {
+            // the next read tells, which knows how far it goes
+            merged.ended = false;
+            continue;
+        }
+        merged.gaps.extend(gap);
+        for entry in read.entries.into_iter().filter(due) {
             place.after = place.after.max(entry.position);
             merged.entries.push((place.target.clone(), entry));
         }
@@ -81,13 +85,21 @@ pub(crate) fn cut(merged: &mut Merged, places: &mut [Place], before: &[Place], b
     let last = last.position;
     // in a cluster two logs can have entries at the same position: both or none
     let kept = merged.entries.partition_point(|(_, entry)| entry.position <= last);
-    if kept == merged.entries.len() {
+    let left = merged.entries.split_off(kept);
+    if left.is_empty() {
         return;
     }
-    merged.entries.truncate(kept);
     merged.ended = false;
     for (place, before) in places.iter_mut().zip(before) {
         place.after = before.after.max(place.after.min(last));
+    }
+    // a gap goes with the entry that tells of it
+    let is_left =
+        |gap: &Gap| left.iter().any(|(target, entry)| *target == gap.target && entry.prev == gap.to);
+    for gap in merged.gaps.extract_if(.., |gap| is_left(gap)) {
+        for (place, before) in places.iter_mut().zip(before).filter(|(place, _)| place.target == gap.target) {
+            place.after = before.after;
+        }
     }
 }
 
@@ -176,6 +188,29 @@ mod tests {
             );
             assert!(again.gaps.is_empty());
         }
+    }
+
+    #[test]
+    fn a_gap_is_told_with_the_entry_that_tells_of_it() {
+        let before = [place("a", 1), place("b", 2)];
+        let reads = || {
+            let mut reads = vec![read(&[4, 5], 1, 5), read(&[9], 8, 9)];
+            let entries = reads.iter_mut().flat_map(|read| &mut read.entries);
+            entries.for_each(|entry| entry.envelope = Bytes::from_static(&[0]));
+            reads
+        };
+        // its entry came after the clock was read
+        let mut places = before.clone();
+        let merged = merge(&mut places, reads(), Some(Position(6)), 5);
+        assert_eq!((positions(&merged), merged.gaps.len(), merged.ended), (vec![4, 5], 0, false));
+        assert_eq!(places.map(|place| place.after.0), [6, 2]);
+        // its entry is too much at once
+        let mut places = before.clone();
+        let mut merged = merge(&mut places, reads(), Some(Position(9)), 5);
+        assert_eq!((positions(&merged), merged.gaps.len(), merged.ended), (vec![4, 5, 9], 1, true));
+        cut(&mut merged, &mut places, &before, 0);
+        assert_eq!((positions(&merged), merged.gaps.len(), merged.ended), (vec![4], 0, false));
+        assert_eq!(places.map(|place| place.after.0), [4, 2]);
     }
 
     #[test]

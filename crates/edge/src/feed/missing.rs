@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use herald_bus::{Bus, BusError};
+use herald_bus::{Bus, BusError, Entry};
 use herald_wire::{Position, Target};
 
 use crate::catchup::{Merged, Place, Read, merge};
@@ -23,6 +23,7 @@ pub(super) struct Missing<'a> {
     origins: &'a Origins,
     places: Vec<Place>,
     tails: Vec<Position>,
+    /// Up to where it is read: what stands beyond comes by the feed.
     horizon: Option<Position>,
     limit: usize,
     ended: bool,
@@ -46,6 +47,7 @@ impl<'a> Missing<'a> {
         from: &[(Target, Position)],
         until: Option<Position>,
     ) -> Result<Self, BusError> {
+        // before the tails: a channel that got something since must not be overtaken by others that are read
         let horizon = match until {
             Some(until) => Some(until),
             None => bus.clock().await?,
@@ -75,11 +77,19 @@ impl<'a> Missing<'a> {
         for (places, tails) in self.places.chunks(TARGETS_AT_ONCE).zip(self.tails.chunks(TARGETS_AT_ONCE)) {
             let from: Vec<_> = places.iter().map(|place| (place.target.clone(), place.after)).collect();
             let logs = self.bus.read_logs(&from, self.limit).await?;
-            reads.extend(logs.into_iter().zip(tails).map(|(entries, tail)| Read { entries, tail: *tail }));
+            reads.extend(logs.into_iter().zip(tails).map(|(entries, tail)| self.read(entries, *tail)));
         }
         let merged = merge(&mut self.places, reads, self.horizon, self.limit);
         self.ended = merged.ended;
         Ok(Some(self.told(merged)))
+    }
+
+    fn read(&self, mut entries: Vec<Entry>, mut tail: Position) -> Read {
+        if let Some(horizon) = self.horizon {
+            entries.retain(|entry| entry.position <= horizon);
+            tail = tail.min(horizon);
+        }
+        Read { entries, tail }
     }
 
     /// Where it stands, to go on from there.
@@ -101,5 +111,43 @@ impl<'a> Missing<'a> {
             }
         }
         page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use herald_bus::{LogConfig, Publication};
+    use herald_wire::Envelope;
+
+    async fn publish(bus: &Bus, target: &Target) -> Position {
+        let envelope = Envelope { reliable: true, ..Envelope::default() }.to_bytes();
+        let target = target.clone();
+        bus.publish(&[Publication { target: target.clone(), envelope, reliable: true, message_id: None }])
+            .await;
+        bus.tails(&[target]).await.unwrap()[0]
+    }
+
+    async fn pages(missing: &mut Missing<'_>) -> Vec<(Target, Position)> {
+        let mut reached = Vec::new();
+        while let Some(page) = missing.page().await.unwrap() {
+            reached.extend(page.reached);
+        }
+        reached
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_it_is_read_is_left_to_the_feed() {
+        let bus = Bus::memory(LogConfig::default());
+        let origins = Origins::new(bus.clone());
+        let [busy, quiet] = ["busy", "quiet"].map(|name| Target::group(name, 8).unwrap());
+        let first = publish(&bus, &busy).await;
+        let from = [(busy.clone(), Position(1)), (quiet.clone(), Position(1))];
+        let mut missing = Missing::of((&bus, &origins), &from, None).await.unwrap();
+        publish(&bus, &quiet).await;
+        publish(&bus, &busy).await;
+        let got = pages(&mut missing).await;
+        // nothing beyond what the quiet channel has by the feed only
+        assert_eq!(got, [(busy, first)]);
     }
 }

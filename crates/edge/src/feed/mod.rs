@@ -185,7 +185,9 @@ impl FeedTask {
         }
         tracing::warn!(channels = missing.len(), "the feed lost messages without a sign: reading the logs");
         self.metrics.found_behind.increment(missing.len() as u64);
-        self.fill(missing, None, shutdown).await
+        // everything up to there came before the probe, in every other channel too
+        let until = expected.tails.iter().map(|(_, tail)| *tail).max();
+        self.fill(missing, until, shutdown).await
     }
 
     /// The feed may have lost anything: looks at every channel.

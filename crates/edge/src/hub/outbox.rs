@@ -107,6 +107,12 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
+    /// How many volatile and reliable messages are queued.
+    pub(crate) fn left(&self) -> (u64, u64) {
+        let reliable = self.frames.iter().filter(|frame| matches!(frame.class, Class::Reliable { .. }));
+        (self.volatile as u64, reliable.count() as u64)
+    }
+
     /// How many bytes are queued.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

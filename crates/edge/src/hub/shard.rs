@@ -119,6 +119,7 @@ impl Shard {
         let subscribers = &self.channels[channel as usize].subscribers;
         let queue = usize::from(subscribers.len() > LARGE_CHANNEL);
         let metrics = &self.config.metrics;
+        let (mut queued, mut held) = (0, 0);
         for &key in subscribers {
             let key = key as Key;
             let slot = &mut self.slots[key];
@@ -129,6 +130,7 @@ impl Shard {
             }
             match slot.admit(delivery, channel, &self.config.outbox) {
                 Admitted::Queued { evicted } => {
+                    queued += 1;
                     if evicted > 0 {
                         metrics.dropped_outbox.increment(evicted as u64);
                     }
@@ -139,12 +141,26 @@ impl Shard {
                         self.dirty[queue].push_back(key);
                     }
                 }
-                Admitted::Dropped => metrics.dropped_outbox.increment(1),
+                Admitted::Held => held += 1,
+                Admitted::Dropped => {
+                    held += 1;
+                    metrics.dropped_outbox.increment(1);
+                }
+                Admitted::Missed => {
+                    held += 1;
+                    metrics.dropped_lagging.increment(1);
+                }
+                Admitted::Later { dropped } => metrics.dropped_lagging.increment(dropped as u64),
                 Admitted::Lags => metrics.lagged.increment(1),
-                Admitted::Later | Admitted::Known => {}
+                Admitted::Known => {}
             }
         }
         self.passes.appended(queue, delivery.received_at, self.dirty[queue].len());
+        match delivery.place {
+            Some(_) => metrics.offered(0, queued),
+            None if !delivery.is_gap() => metrics.offered(queued + held, 0),
+            None => {}
+        }
         subscribers.len()
     }
 
@@ -315,7 +331,8 @@ impl Shard {
     }
 
     fn page(&mut self, key: Key, page: Page, done: oneshot::Sender<PageDone>) {
-        if let Some(reached) = self.slots[key].page(page, done, &self.config.outbox) {
+        let ShardConfig { outbox, metrics, .. } = &self.config;
+        if let Some(reached) = self.slots[key].page(page, done, (outbox, metrics)) {
             for (target, floor) in reached {
                 if let Some(at) = self.membership(key, &target) {
                     self.slots[key].set_floor(at, floor);
@@ -368,6 +385,8 @@ impl Shard {
         }
         self.flush(key);
         let slot = self.slots.remove(key);
+        let (volatile, reliable) = slot.left();
+        self.config.metrics.abandoned(volatile, reliable);
         for membership in slot.memberships {
             self.unsubscribe(membership);
         }

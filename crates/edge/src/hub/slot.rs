@@ -9,6 +9,7 @@ use super::outbox::{Class, Frame, Outbox, OutboxLimits, Pushed};
 use super::sink::Sink;
 use super::{Begin, Connection, Page, PageDone};
 use crate::delivery::{Delivery, Encoding};
+use crate::metrics::HubMetrics;
 
 /// A channel that the connection is subscribed to.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +85,16 @@ pub(crate) enum Admitted {
     },
     /// Volatile, and no room.
     Dropped,
+    /// Volatile, and the connection lags.
+    Missed,
     /// Reliable, and no room: the connection lags from here on.
     Lags,
-    /// Reliable: the log will bring it, or it is held back.
-    Later,
+    /// It is held back.
+    Held,
+    /// Reliable: the log will bring it, and what was held back, of which so many volatile ones are dropped.
+    Later {
+        dropped: usize,
+    },
     /// The connection has it already.
     Known,
 }
@@ -125,13 +132,16 @@ impl Slot {
     /// Takes a message that the live feed brought for one of its channels.
     pub(crate) fn admit(&mut self, delivery: &Delivery, channel: u32, limits: &OutboxLimits) -> Admitted {
         let class = self.class(delivery);
+        if class == Class::Volatile && self.has_copy(delivery.copies_id) {
+            return Admitted::Known;
+        }
         if let Some(lags) = &mut self.lags {
             return lags.admit(delivery, self.encoding, class, limits);
         }
         if self.has(class, channel) {
             return Admitted::Known;
         }
-        if self.has_copy(delivery.copies_id) {
+        if class != Class::Volatile && self.has_copy(delivery.copies_id) {
             self.queued(class, 0);
             return Admitted::Known;
         }
@@ -167,7 +177,9 @@ impl Slot {
     pub(crate) fn hold(&mut self) -> Option<usize> {
         let lags = self.lags.as_mut()?;
         lags.stage = Stage::Holding;
-        Some(lags.held.drain(..).filter(|(_, held)| held.frame.class == Class::Volatile).count())
+        let dropped = volatile(&lags.held);
+        lags.held.clear();
+        Some(dropped)
     }
 
     /// From where this target's log is to be read, unless a catch-up got further already.
@@ -206,16 +218,25 @@ impl Slot {
         self.position
     }
 
+    /// How many volatile and reliable messages it was offered and did not get.
+    pub(crate) fn left(&self) -> (u64, u64) {
+        let held = self.lags.as_ref().map_or(0, |lags| volatile(&lags.held));
+        let (volatile, reliable) = self.outbox.left();
+        (volatile + held as u64, reliable)
+    }
+
     /// Takes what a catch-up read. `Some` when the connection is live again: what it has of each target.
     pub(crate) fn page(
         &mut self,
         page: Page,
         done: oneshot::Sender<PageDone>,
-        limits: &OutboxLimits,
+        (limits, metrics): (&OutboxLimits, &HubMetrics),
     ) -> Option<Vec<(Target, Position)>> {
+        let mut reliable = 0;
         for one in page.frames {
-            self.append(one);
+            reliable += self.append(one);
         }
+        metrics.offered(0, reliable);
         let lags = self.lags.as_mut()?;
         let answer = match page.reached {
             None => PageDone::Continue,
@@ -224,11 +245,13 @@ impl Slot {
             Some(mut reached) => {
                 let held = std::mem::take(&mut lags.held);
                 self.lags = None;
+                let mut reliable = 0;
                 for (target, one) in held {
                     if reach(&mut reached, &target, &one.frame) {
-                        self.append(one);
+                        reliable += self.append(one);
                     }
                 }
+                metrics.offered(0, reliable);
                 let _ = done.send(PageDone::Live);
                 return Some(reached);
             }
@@ -267,11 +290,15 @@ impl Slot {
         copies_id != 0 && self.copies.get_or_insert_default().knows(copies_id)
     }
 
-    fn append(&mut self, one: OneOfCopies) {
-        self.queued(one.frame.class, 0);
-        if !self.has_copy(one.copies_id) {
-            self.outbox.append(one.frame);
+    /// Answers how many reliable messages that are: one or none.
+    fn append(&mut self, one: OneOfCopies) -> u64 {
+        let class = one.frame.class;
+        self.queued(class, 0);
+        if self.has_copy(one.copies_id) {
+            return 0;
         }
+        self.outbox.append(one.frame);
+        u64::from(matches!(class, Class::Reliable { .. }))
     }
 
     fn queued(&mut self, class: Class, evicted: usize) -> Admitted {
@@ -303,21 +330,28 @@ impl Lags {
         limits: &OutboxLimits,
     ) -> Admitted {
         if self.stage != Stage::Holding {
-            return if class == Class::Volatile { Admitted::Dropped } else { Admitted::Later };
+            return if class == Class::Volatile { Admitted::Missed } else { Admitted::Later { dropped: 0 } };
         }
         if self.held.len() >= limits.frames_max {
             if class == Class::Volatile {
-                return Admitted::Dropped;
+                return Admitted::Missed;
             }
             // too much to hold back: the catch-up reads on instead
+            let dropped = volatile(&self.held);
             self.held.clear();
             self.stage = Stage::Reading;
-            return Admitted::Later;
+            return Admitted::Later { dropped };
         }
         let frame = Frame { bytes: delivery.frame(encoding), class };
-        self.held.push((delivery.target.clone(), OneOfCopies { copies_id: delivery.copies_id, frame }));
-        Admitted::Later
+        // of a volatile one no copy can come by the logs
+        let copies_id = if class == Class::Volatile { 0 } else { delivery.copies_id };
+        self.held.push((delivery.target.clone(), OneOfCopies { copies_id, frame }));
+        Admitted::Held
     }
+}
+
+fn volatile(held: &[(Target, OneOfCopies)]) -> usize {
+    held.iter().filter(|(_, held)| held.frame.class == Class::Volatile).count()
 }
 
 /// Whether a frame that was held back stands beyond what was reached of its target; that is reached too then.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use herald_e2e::herald::{reliable, to_group, to_socket};
-use herald_e2e::{Driver, Herald, PlainClient, SseClient, Value, json, unique};
+use herald_e2e::{Brokers, Driver, Herald, PlainClient, SseClient, Value, json, unique};
 use lapin::BasicProperties;
 
 static HERALD: LazyLock<Herald> = LazyLock::new(|| Herald::named("delivery").edges(2).registries(2).start());
@@ -232,4 +232,23 @@ async fn clients_that_join_a_busy_group_cost_its_members_no_message() {
     assert_eq!(member.inbox.data_of(COUNT).await, expected);
     joining.abort();
     sending.await.expect("all sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_subscribes_to_what_its_own_clients_are_in_once_and_to_nothing_else() {
+    let (group, other) = (unique("group"), unique("other"));
+    // how many edges are subscribed to this group's channel
+    let subscribed = |name: &str| {
+        let redis = &Brokers::shared().redis;
+        let channels = redis.ctl(&["pubsub", "channels", &format!("*:{name}}}")]);
+        let channels: Vec<&str> = channels.split_whitespace().collect();
+        assert!(channels.len() <= 1, "{channels:?}");
+        let counts = redis.ctl(&[&["pubsub", "numsub"], channels.as_slice()].concat());
+        counts.split_whitespace().nth(1).map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    let _first = client(0, json!({"groupFlag": group})).await;
+    let _second = client(0, json!({"groupFlag": [group, other]})).await;
+    assert_eq!((subscribed(&group), subscribed(&other)), (1, 1));
+    let _third = client(1, json!({"groupFlag": group})).await;
+    assert_eq!((subscribed(&group), subscribed(&other)), (2, 1));
 }

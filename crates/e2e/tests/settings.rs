@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use herald_e2e::place::{binary, free_address};
+use herald_e2e::place::{binary, free_address, root};
 use herald_e2e::{Herald, until_blocking};
 
 const SERVICES: [&str; 3] = ["herald-registry", "herald-ingest", "herald-edge"];
@@ -64,6 +64,10 @@ fn all_that_is_wrong_is_told_at_once_and_no_port_is_bound() {
                 ("HERALD_MAX_PAYLOAD_BYTES", "1"),
                 ("HERALD_LOG_FORMAT", "xml"),
             ],
+        ),
+        (
+            "herald",
+            &[("HERALD_LISTEN", "8080"), ("HERALD_MAX_GROUPS", "0"), ("HERALD_SHUTDOWN_GRACE_MS", "soon")],
         ),
     ] {
         let settings = [&[("HERALD_ADMIN_LISTEN", admin.as_str())], wrong].concat();
@@ -123,6 +127,7 @@ fn help_names_every_setting_that_a_deployment_relies_on() {
                 "HERALD_MAX_PAYLOAD_BYTES",
             ],
         ),
+        ("herald", &["HERALD_LISTEN", "HERALD_ADMIN_LISTEN", "HERALD_PING_INTERVAL_MS"]),
     ] {
         let help = run(name, &["--help"], &[]);
         assert!(help.status.success());
@@ -134,6 +139,47 @@ fn help_names_every_setting_that_a_deployment_relies_on() {
         assert_eq!(text.matches("[env: ").count(), text.matches("\n      --").count() - 1, "{name}:\n{text}");
         assert!(run(name, &["--version"], &[]).status.success());
     }
+}
+
+#[test]
+fn documents_and_deployments_name_settings_that_exist() {
+    // of docker-compose.yml and the scripts
+    const OTHERS: [&str; 4] =
+        ["HERALD_PORT", "HERALD_AMQP_PORT", "HERALD_PROMETHEUS_PORT", "HERALD_DEV_PORT"];
+    let words = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("HERALD_")).map(str::to_owned).collect()
+    };
+    let mut known: BTreeSet<String> = OTHERS.map(str::to_owned).into();
+    for name in SERVICES.iter().chain(&["herald"]) {
+        known.append(&mut words(&String::from_utf8_lossy(&run(name, &["--help"], &[]).stdout)));
+    }
+    let mut unknown = Vec::new();
+    for path in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/protocol.md",
+        "docs/metrics.md",
+        "docker-compose.yml",
+        "k8s/base/edge.yaml",
+        "k8s/base/kustomization.yaml",
+        "k8s/try/kustomization.yaml",
+    ] {
+        let text = std::fs::read_to_string(root().join(path)).expect(path);
+        unknown.extend(words(&text).difference(&known).map(|name| format!("{path}: {name}")));
+    }
+    assert!(unknown.is_empty(), "no binary has these settings: {unknown:#?}");
+}
+
+#[test]
+fn the_embedded_default_opens_nothing_to_other_machines() {
+    let help = run("herald", &["--help"], &[]);
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    let addresses: Vec<&str> =
+        text.split("[default: ").skip(1).filter_map(|rest| rest.split(']').next()).collect();
+    assert_eq!(addresses.iter().filter(|default| **default == "127.0.0.1:8080").count(), 1, "{text}");
+    assert_eq!(addresses.iter().filter(|default| **default == "127.0.0.1:9090").count(), 1, "{text}");
+    assert!(!text.contains("0.0.0.0"), "{text}");
 }
 
 #[test]

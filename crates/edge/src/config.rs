@@ -20,7 +20,8 @@ pub struct Config {
     /// Where clients connect
     #[arg(long, env = "HERALD_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// The Redis that carries the messages
+    /// Redis, which carries the messages: redis://host:port, rediss (TLS), redis+sentinel://host:port,…/master or
+    /// redis+cluster://host:port,…
     #[arg(long, env = "HERALD_REDIS_URL", value_name = "URL", default_value = "redis://127.0.0.1:6379",
           value_parser = url(&REDIS_SCHEMES))]
     pub redis_url: SecretUrl,
@@ -42,8 +43,8 @@ pub struct Config {
     pub common: Common,
 }
 
-const REDIS_SCHEMES: [&str; 6] =
-    ["redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+cluster"];
+const REDIS_SCHEMES: [&str; 7] =
+    ["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
 
 /// What clients may do, and how they are kept.
 #[derive(Clone, Debug, Args)]
@@ -74,7 +75,7 @@ pub struct ClientConfig {
           value_parser = number(1..=10_000usize))]
     pub max_groups: usize,
     /// The most bytes a socketId or a group may have
-    #[arg(long, env = "HERALD_ID_BYTES_MAX", value_name = "BYTES", default_value = "256",
+    #[arg(long = "id-bytes-max", env = "HERALD_ID_BYTES_MAX", value_name = "BYTES", default_value = "256",
           value_parser = number(1..=4_096usize))]
     pub max_id_bytes: usize,
     /// Messages that may wait for one client before it lags

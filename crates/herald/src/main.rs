@@ -23,7 +23,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 #[command(
     name = "herald",
     version,
-    about = "Herald in one process: clients, publish endpoint and a page to look at"
+    about = "Herald in one process: clients, publish endpoint and a page to look at",
+    // like everything that this binary opens by itself, only for this machine
+    mut_arg("admin_listen", |arg| arg.default_value("127.0.0.1:9090"))
 )]
 struct Config {
     /// Where everything public is served: clients, POST /publish, and the page

@@ -19,7 +19,7 @@ pub struct Config {
     /// Where gRPC is served
     #[arg(long, env = "HERALD_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:50051")]
     pub listen: SocketAddr,
-    /// redis://[user:password@]host:port[/db], or redis+cluster://[user:password@]host:port,host:port
+    /// Redis, where it is kept: redis://[user:password@]host:port[/db], or redis+cluster://host:port,…
     #[arg(long, env = "HERALD_REDIS_URL", value_name = "URL", default_value = "redis://127.0.0.1:6379",
           value_parser = url(&["redis", "redis+cluster"]))]
     pub redis_url: SecretUrl,

@@ -118,7 +118,9 @@ impl Shard {
             let slot = &mut self.slots[key];
             match slot.admit(delivery, channel, &self.config.outbox) {
                 Admitted::Queued { evicted } => {
-                    metrics.dropped_outbox.increment(evicted as u64);
+                    if evicted > 0 {
+                        metrics.dropped_outbox.increment(evicted as u64);
+                    }
                     if slot.touch(queue) {
                         self.dirty[queue].push_back(key);
                     }

@@ -167,6 +167,21 @@ impl Bus {
         }
     }
 
+    /// Of many targets at once: up to `limit` entries at or before a position, newest first, in the order asked.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub async fn read_logs_back(
+        &self,
+        upto: &[(Target, Position)],
+        limit: usize,
+    ) -> Result<Vec<Vec<Entry>>, BusError> {
+        match self {
+            Self::Memory(bus) => Ok(bus.read_logs_back(upto, limit)),
+            Self::Redis(bus) => bus.read_logs_back(upto, limit).await,
+        }
+    }
+
     /// The position of each target's newest entry, also when that entry is gone; zero where none is known.
     ///
     /// # Errors
@@ -175,6 +190,14 @@ impl Bus {
         match self {
             Self::Memory(bus) => Ok(bus.tails(targets)),
             Self::Redis(bus) => bus.tails(targets).await,
+        }
+    }
+
+    /// Whether one clock gives all positions: everywhere but in a cluster.
+    pub fn has_one_clock(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(bus) => bus.has_one_clock(),
         }
     }
 
@@ -204,16 +227,13 @@ impl Bus {
         }
     }
 
-    /// Keeps the records of these sessions for `ttl` from now on. One that is gone stays gone.
+    /// Keeps the records of these sessions for `ttl` from now on; answers which are gone, and stay gone.
     ///
     /// # Errors
     /// When Redis does not answer for all of them.
-    pub async fn touch_sessions(&self, pids: &[String], ttl: Duration) -> Result<(), BusError> {
+    pub async fn touch_sessions(&self, pids: &[String], ttl: Duration) -> Result<Vec<String>, BusError> {
         match self {
-            Self::Memory(bus) => {
-                bus.touch_sessions(pids, ttl);
-                Ok(())
-            }
+            Self::Memory(bus) => Ok(bus.touch_sessions(pids, ttl)),
             Self::Redis(bus) => bus.touch_sessions(pids, ttl).await,
         }
     }
@@ -226,6 +246,31 @@ impl Bus {
         match self {
             Self::Memory(bus) => Ok(bus.load_session(pid)),
             Self::Redis(bus) => bus.load_session(pid).await,
+        }
+    }
+
+    /// Notes which session registered a target's socketId last, for `ttl`.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn save_holder(&self, target: &Target, pid: &str, ttl: Duration) -> Result<(), BusError> {
+        match self {
+            Self::Memory(bus) => {
+                bus.save_holder(target, pid, ttl);
+                Ok(())
+            }
+            Self::Redis(bus) => bus.save_holder(target, pid, ttl).await,
+        }
+    }
+
+    /// What [`Bus::save_holder`] noted; `None` when nothing.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn load_holder(&self, target: &Target) -> Result<Option<String>, BusError> {
+        match self {
+            Self::Memory(bus) => Ok(bus.load_holder(target)),
+            Self::Redis(bus) => bus.load_holder(target).await,
         }
     }
 

@@ -65,6 +65,11 @@ impl Broker {
         run(self.kind, "kill", &self.dir, &[]);
     }
 
+    /// What a stopped Redis had is gone.
+    pub fn lose_data(&self) {
+        std::fs::remove_dir_all(self.dir.join("appendonlydir")).expect("its append-only files");
+    }
+
     /// Connected, but silent.
     pub fn freeze(&self) {
         run(self.kind, "freeze", &self.dir, &[]);

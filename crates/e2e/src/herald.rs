@@ -186,6 +186,13 @@ impl Herald {
         processes.iter().map(|process| process.metrics().sum(name, labels)).sum()
     }
 
+    /// Waits until a metric's sum over some processes is at least this.
+    pub fn wait_at_least(processes: &[Process], name: &str, labels: &[(&str, &str)], wanted: f64) {
+        until_blocking(&format!("{name}{labels:?} is at least {wanted}"), || {
+            (Self::sum(processes, name, labels) >= wanted).then_some(())
+        });
+    }
+
     /// Waits until a metric's sum over some processes is what it should be.
     pub fn wait_sum(processes: &[Process], name: &str, labels: &[(&str, &str)], wanted: f64) {
         until_blocking(&format!("{name}{labels:?} is {wanted}"), || {

@@ -38,17 +38,21 @@ impl Answer {
 /// Sends a request to a service and reads the whole answer.
 pub async fn send(to: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     let what = format!("{} {} at {to}", request.method(), request.uri());
+    try_send(to, request).await.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// The same, or what went wrong.
+pub async fn try_send(to: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let answer = async {
-        let stream = tokio::net::TcpStream::connect(to).await.expect("connects");
+        let stream = tokio::net::TcpStream::connect(to).await.map_err(|e| e.to_string())?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("handshake");
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         tokio::spawn(connection);
-        let (parts, body) =
-            sender.send_request(request).await.unwrap_or_else(|e| panic!("{what}: {e}")).into_parts();
-        let body = body.collect().await.unwrap_or_else(|e| panic!("{what}: {e}")).to_bytes();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        let (parts, body) = sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
+        let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
     };
-    timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("no answer to {what}"))
+    timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".into()))
 }
 
 /// GET.

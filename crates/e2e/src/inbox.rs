@@ -80,6 +80,14 @@ impl Inbox {
         all
     }
 
+    /// Everything that has arrived and was not asked for, in order.
+    pub fn everything(&mut self) -> Vec<Value> {
+        while let Ok(value) = self.arriving.try_recv() {
+            self.waiting.push_back(value);
+        }
+        self.waiting.drain(..).collect()
+    }
+
     /// What has arrived of this kind and was not asked for. Means something only after a later event was awaited: what
     /// is sent afterwards on the same way arrives afterwards.
     pub fn unasked(&mut self, event: &str) -> Vec<Value> {

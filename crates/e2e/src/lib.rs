@@ -10,6 +10,7 @@
 pub mod balancer;
 pub mod brokers;
 pub mod driver;
+pub mod faults;
 pub mod herald;
 pub mod http;
 pub mod inbox;

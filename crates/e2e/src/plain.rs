@@ -1,6 +1,7 @@
 //! A client of the plain WebSocket, `/ws`: JSON text frames, each shown as an event of its `type`.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,6 +19,7 @@ pub struct PlainClient {
     pub inbox: Inbox,
     writer: WebSocket<TcpStream>,
     stream: TcpStream,
+    stalled: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl PlainClient {
@@ -66,10 +68,12 @@ impl PlainClient {
             tungstenite::client(url, stream.try_clone().expect("a second handle")).map_err(refusal)?;
         stream.set_read_timeout(None).expect("no timeout from here on");
         let (events, inbox) = Inbox::new(&format!("the client of {edge}{path}"));
-        std::thread::spawn(move || read(reader, &events));
+        let stalled = Arc::<(Mutex<bool>, Condvar)>::default();
+        let stalls = stalled.clone();
+        std::thread::spawn(move || read(reader, &events, &stalls));
         let writer =
             WebSocket::from_raw_socket(stream.try_clone().expect("a second handle"), Role::Client, None);
-        Ok(Self { inbox, writer, stream })
+        Ok(Self { inbox, writer, stream, stalled })
     }
 
     /// Sends a frame of JSON.
@@ -95,6 +99,17 @@ impl PlainClient {
         self.inbox.next("registered").await
     }
 
+    /// Reads no more after the next frame, and so answers no ping.
+    pub fn stall(&self) {
+        *lock(&self.stalled.0) = true;
+    }
+
+    /// Reads again.
+    pub fn go_on(&self) {
+        *lock(&self.stalled.0) = false;
+        self.stalled.1.notify_all();
+    }
+
     /// The network goes: no close frame.
     pub fn cut(&self) {
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -112,11 +127,21 @@ impl PlainClient {
 impl Drop for PlainClient {
     fn drop(&mut self) {
         self.cut();
+        self.go_on();
     }
 }
 
-fn read(mut socket: WebSocket<TcpStream>, events: &UnboundedSender<Value>) {
+fn lock(stalled: &Mutex<bool>) -> MutexGuard<'_, bool> {
+    stalled.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read(
+    mut socket: WebSocket<TcpStream>,
+    events: &UnboundedSender<Value>,
+    (stalled, changed): &(Mutex<bool>, Condvar),
+) {
     let closed = loop {
+        drop(changed.wait_while(lock(stalled), |stalled| *stalled));
         let event = match socket.read() {
             Ok(Message::Text(text)) => shown(&text),
             Ok(Message::Binary(bytes)) => json!({"event": "binary", "length": bytes.len()}),

@@ -2,18 +2,20 @@
 //! change of the session into subscriptions, memberships in the hub, claims and a record on Redis, in the order that
 //! keeps the promise: a client that was told «registered» misses nothing published from then on.
 
+mod resume;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use herald_bus::{Bus, BusError};
-use herald_wire::{Cursor, CursorError, Position, Target};
+use herald_wire::{Cursor, CursorError, Position, Target, TargetKind};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::delivery::{self, Delivery, Encoding};
+use crate::delivery::Encoding;
 use crate::feed::Positions;
-use crate::hub::{Command, Connection, Hub, HubEnded, Join};
+use crate::hub::{CloseReason, Command, Connection, Hub, HubEnded, Join, Signal};
 use crate::interest::{Interest, NotSubscribed};
 use crate::keeper::Keeper;
 use crate::metrics::ClientMetrics;
@@ -76,11 +78,22 @@ impl ClientError {
     }
 }
 
+/// Who claims a socketId that a connection held.
+enum Winner {
+    OtherSession,
+    /// A connection on which the same session goes on.
+    LaterConnection,
+    /// A connection that the same session has left, and whose edge did not know.
+    EarlierConnection,
+}
+
 pub(crate) struct Client {
     services: Arc<Services>,
     pub(crate) connection: Arc<Connection>,
     session: Session,
     pid: String,
+    /// Names this connection in the session's record.
+    holder: String,
     acked: Option<Cursor>,
 }
 
@@ -88,7 +101,8 @@ impl Client {
     /// A new session on a connection.
     pub(crate) fn new(services: Arc<Services>, connection: Arc<Connection>, pid: String) -> Self {
         services.keeper.open(&pid, &connection);
-        Self { services, connection, session: Session::default(), pid, acked: None }
+        let holder = pid.clone();
+        Self { services, connection, session: Session::default(), pid, holder, acked: None }
     }
 
     /// The session's private id.
@@ -109,17 +123,19 @@ impl Client {
         self.services.hub.send(self.connection.id, Command::Send { id: self.connection.id, bytes }).await
     }
 
-    /// Adds to what the session is. `from`: what it joins counts from this cursor on, not from now on; for clients that
-    /// have no session to resume and say again who they are.
-    pub(crate) async fn register(
+    /// Adds to what the session is.
+    pub(crate) async fn register(&mut self, asked: Registration) -> Result<(), ClientError> {
+        self.register_from(asked, None).await
+    }
+
+    /// The same; what it joins counts from this cursor on, not from now on: for clients that have no session to resume
+    /// and say again who they are.
+    pub(crate) async fn register_from(
         &mut self,
         asked: Registration,
-        from: Option<&str>,
+        from: Option<(&str, Encoding)>,
     ) -> Result<(), ClientError> {
-        let registered = match from.map(Cursor::parse).transpose() {
-            Ok(from) => self.try_register(&asked, from).await,
-            Err(e) => Err(e.into()),
-        };
+        let registered = self.try_register(&asked, from).await;
         match &registered {
             Ok(()) => self.services.metrics.registrations.increment(1),
             Err(_) => self.services.metrics.registrations_refused.increment(1),
@@ -172,21 +188,63 @@ impl Client {
         Ok(())
     }
 
-    /// Another connection holds the socketId now; the groups stay.
-    pub(crate) async fn superseded(&mut self, target: &Target) -> Result<(), ClientError> {
-        self.services.metrics.superseded.increment(1);
+    /// Another connection claims the socketId. True when this session has lost it: the groups stay, and the client is to
+    /// be told.
+    pub(crate) async fn superseded(&mut self, target: &Target) -> bool {
+        let TargetKind::Socket(socket_id) = target.kind() else { return false };
         if self.session.socket_target() != Some(target) {
-            return Ok(());
+            return true;
         }
+        match self.winner(target).await {
+            // this session goes on elsewhere, and has its socketId there: this connection is one that nobody uses
+            Ok(Winner::LaterConnection) => self.connection.signal(Signal::Close(CloseReason::Resumed)),
+            // what an older connection of this session was said to hold arrived late
+            Ok(Winner::EarlierConnection) => self.services.presence.claim(socket_id, &self.connection),
+            Ok(Winner::OtherSession) => {
+                if let Err(e) = self.lose(target).await {
+                    tracing::debug!("superseded, but the record stays: {e}");
+                }
+                return true;
+            }
+            Err(e) => {
+                tracing::debug!("superseded, and it cannot be told by whom: {e}");
+                self.connection.signal(Signal::Close(CloseReason::Unavailable));
+            }
+        }
+        false
+    }
+
+    async fn lose(&mut self, target: &Target) -> Result<(), ClientError> {
+        self.services.metrics.superseded.increment(1);
         self.session.lose(target);
         self.services.hub.send(self.connection.id, self.command_leave(vec![target.clone()])).await?;
         self.services.interest.release(vec![target.clone()]).await;
         self.save(&self.session).await
     }
 
+    /// To whom this connection lost its socketId, by what is on record.
+    async fn winner(&self, target: &Target) -> Result<Winner, ClientError> {
+        let bus = &self.services.bus;
+        let record = bus.load_session(&self.pid).await?.and_then(|bytes| Record::read(&bytes));
+        if record.is_some_and(|record| !record.is_held_by(&self.holder)) {
+            return Ok(Winner::LaterConnection);
+        }
+        let is_ours = bus.load_holder(target).await?.as_deref() == Some(&self.pid);
+        Ok(if is_ours { Winner::EarlierConnection } else { Winner::OtherSession })
+    }
+
+    /// The session's record is gone from Redis: it is put there again.
+    pub(crate) async fn record_again(&self) {
+        if !self.session.memberships().is_empty()
+            && let Err(e) = self.save(&self.session).await
+        {
+            tracing::debug!("cannot save a session's record again: {e}");
+        }
+    }
+
     /// Ends the connection; the session stays on Redis for as long as it is kept. `farewell` is the last that is sent.
     pub(crate) async fn close(self, farewell: Bytes) {
-        let Self { services, connection, session, pid, acked } = self;
+        let Self { services, connection, session, pid, .. } = self;
         let (parting, parted) = oneshot::channel();
         let close = Command::Close { id: connection.id, farewell, parting };
         if services.hub.send(connection.id, close).await.is_err() {
@@ -198,14 +256,22 @@ impl Client {
         }
         services.interest.release(session.targets()).await;
         let mark = parted.await.ok().and_then(|parting| parting.mailbox);
-        if let (Some(position), Some(target), None) = (mark, session.socket_target(), acked)
+        if let (Some(position), Some(target)) = (mark, session.socket_target())
             && let Err(e) = services.bus.save_sent(&[(target.clone(), position)], services.retention).await
         {
             tracing::debug!("cannot save how far a mailbox was written: {e}");
         }
     }
 
-    async fn try_register(&mut self, asked: &Registration, from: Option<Cursor>) -> Result<(), ClientError> {
+    async fn try_register(
+        &mut self,
+        asked: &Registration,
+        from: Option<(&str, Encoding)>,
+    ) -> Result<(), ClientError> {
+        let from = match from {
+            Some((cursor, encoding)) => Some((Cursor::parse(cursor)?, encoding)),
+            None => None,
+        };
         let change = self.session.plan_register(asked, self.services.limits)?;
         let explicit_acks = self.session.explicit_acks || asked.explicit_acks;
         if change.is_empty() && explicit_acks == self.session.explicit_acks {
@@ -228,20 +294,28 @@ impl Client {
         &mut self,
         change: &Change,
         explicit_acks: bool,
-        from: Option<Cursor>,
+        from: Option<(Cursor, Encoding)>,
     ) -> Result<(), ClientError> {
-        let Services { bus, positions, hub, .. } = &*self.services;
+        let Services { bus, positions, origins, hub, .. } = &*self.services;
+        origins.known().await;
         let tails = bus.tails(&change.joins).await?;
+        let lost = match from {
+            Some((cursor, _)) => self.is_lost(cursor, &tails).await?,
+            None => false,
+        };
         let tails: Vec<(Target, Position)> = change.joins.iter().cloned().zip(tails).collect();
         let mut joins = Vec::with_capacity(tails.len());
         for (target, tail) in &tails {
-            let is_mailbox = matches!(target.kind(), herald_wire::TargetKind::Socket(_));
-            let floor = match from {
-                Some(cursor) => cursor.stands(target, bus.slot_of(target)),
-                None if is_mailbox => bus.load_sent(target).await?,
-                None => *tail,
+            let (floor, joined) = match (from, target.kind()) {
+                (Some(_), _) if lost => (Position::ZERO, Position::ZERO),
+                (Some((cursor, _)), _) => (cursor.stands(target, bus.slot_of(target)), Position::ZERO),
+                (None, TargetKind::Socket(socket_id)) => {
+                    let floor = self.sent_before(target, socket_id).await?;
+                    (floor, floor)
+                }
+                (None, _) => (*tail, *tail),
             };
-            joins.push(Join { target: target.clone(), floor, replay: *tail > floor });
+            joins.push(Join { target: target.clone(), floor, replay: *tail > floor, joined });
         }
         positions.begin(tails);
         let mut session = self.session.clone();
@@ -250,10 +324,36 @@ impl Client {
         session.take_over(change, floor_of);
         session.explicit_acks = explicit_acks;
         self.save(&session).await?;
+        self.note_holder(&self.pid, &change.joins).await?;
         self.session = session;
-        hub.send(self.connection.id, Command::Join { id: self.connection.id, joins }).await?;
+        if let (Some((cursor, encoding)), true) = (from, lost) {
+            self.tell_lost(encoding, |target| cursor.stands(target, bus.slot_of(target))).await?;
+        }
+        let id = self.connection.id;
+        hub.send(id, Command::Join { id, joins, explicit_acks }).await?;
         self.claim(&change.joins);
         Ok(())
+    }
+
+    /// Notes whose the socketId among these is, before it is claimed.
+    async fn note_holder(&self, pid: &str, joins: &[Target]) -> Result<(), ClientError> {
+        let Services { bus, retention, .. } = &*self.services;
+        if let Some(target) = joins.iter().find(|target| matches!(target.kind(), TargetKind::Socket(_))) {
+            bus.save_holder(target, pid, *retention).await?;
+        }
+        Ok(())
+    }
+
+    /// Up to where earlier sessions of a socketId were sent its mailbox. One that is still on this edge knows best.
+    async fn sent_before(&self, target: &Target, socket_id: &str) -> Result<Position, ClientError> {
+        let Services { bus, hub, presence, .. } = &*self.services;
+        let mut written = None;
+        if let Some(holder) = presence.holder(socket_id) {
+            let (mark, marked) = oneshot::channel();
+            hub.send(holder.id, Command::Mark { id: holder.id, mark }).await?;
+            written = marked.await.ok().flatten();
+        }
+        Ok(bus.load_sent(target).await?.max(written.unwrap_or_default()))
     }
 
     /// Carries out what a change leaves.
@@ -262,7 +362,7 @@ impl Client {
             return Ok(());
         }
         for target in &leaves {
-            if let herald_wire::TargetKind::Socket(socket_id) = target.kind() {
+            if let TargetKind::Socket(socket_id) = target.kind() {
                 self.services.presence.release(socket_id, &self.connection);
             }
         }
@@ -271,66 +371,16 @@ impl Client {
         Ok(())
     }
 
-    async fn try_resume(
-        &mut self,
-        pid: &str,
-        cursor: Option<&str>,
-        (encoding, first): (Encoding, impl FnOnce() -> Bytes),
-    ) -> Result<(), ClientError> {
-        let cursor = cursor.map(Cursor::parse).transpose()?;
-        let Services { bus, origins, keeper, hub, interest, .. } = &*self.services;
-        let deadline = Instant::now() + PATIENCE;
-        let record = timeout_at(deadline, bus.load_session(pid)).await??;
-        let record = record.and_then(|bytes| Record::read(&bytes)).ok_or(ClientError::UnknownSession)?;
-        let resumed = record.resume(cursor, origins.epoch(), |target| bus.slot_of(target));
-        let targets = resumed.session.targets();
-        interest.acquire(targets.clone(), deadline).await?;
-        match timeout_at(deadline, bus.tails(&targets)).await.map_err(ClientError::from) {
-            Ok(Ok(tails)) => self.services.positions.begin(targets.iter().cloned().zip(tails)),
-            Ok(Err(e)) => {
-                interest.release(targets).await;
-                return Err(e.into());
-            }
-            Err(e) => {
-                interest.release(targets).await;
-                return Err(e);
-            }
-        }
-        keeper.close(&self.pid, &self.connection);
-        keeper.open(pid, &self.connection);
-        (self.session, self.pid, self.acked) = (resumed.session, pid.to_owned(), record.acked());
-        self.send(first()).await?;
-        if resumed.lost {
-            self.tell_lost(encoding).await?;
-        }
-        let join =
-            |m: &crate::session::Membership| Join { target: m.target.clone(), floor: m.floor, replay: true };
-        let joins = self.session.memberships().iter().map(join).collect();
-        hub.send(self.connection.id, Command::Join { id: self.connection.id, joins }).await?;
-        self.claim(&self.session.targets());
-        Ok(())
-    }
-
-    /// Redis lost its data since: everything from where the session stood until now may be missing.
-    async fn tell_lost(&self, encoding: Encoding) -> Result<(), HubEnded> {
-        let now = Position(delivery::now_us());
-        for membership in self.session.memberships() {
-            let gap = Delivery::gap(membership.target.clone(), membership.floor, now);
-            self.send(gap.frame(encoding)).await?;
-        }
-        Ok(())
-    }
-
     fn claim(&self, joins: &[Target]) {
         for target in joins {
-            if let herald_wire::TargetKind::Socket(socket_id) = target.kind() {
+            if let TargetKind::Socket(socket_id) = target.kind() {
                 self.services.presence.claim(socket_id, &self.connection);
             }
         }
     }
 
     async fn save(&self, session: &Session) -> Result<(), ClientError> {
-        let record = Record::of(session, self.acked).to_bytes();
+        let record = Record::of(session, self.acked, &self.holder).to_bytes();
         Ok(self.services.bus.save_session(&self.pid, record, self.services.retention).await?)
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Delivery {
     pub(crate) place: Option<Place>,
     /// Not 0: other targets got a copy with the same number.
     pub(crate) copies_id: u64,
+    /// The channel's log was lost, or is not what it was: what follows may stand at any position behind this.
+    pub(crate) begins_anew: Option<Position>,
     pub(crate) published_at_us: u64,
     /// When this edge had it.
     pub(crate) received_at: Instant,
@@ -60,6 +62,7 @@ impl Delivery {
             target,
             place,
             copies_id: envelope.copies_id,
+            begins_anew: None,
             published_at_us: envelope.published_at_us,
             received_at: Instant::now(),
             expires_at_ms: envelope.expires_at_ms,
@@ -87,6 +90,7 @@ impl Delivery {
             target,
             place: None,
             copies_id: 0,
+            begins_anew: None,
             published_at_us: 0,
             received_at: Instant::now(),
             expires_at_ms: 0,
@@ -95,6 +99,12 @@ impl Delivery {
             plain: OnceLock::new(),
             events: OnceLock::new(),
         }
+    }
+
+    /// The same, of a channel whose positions begin anew behind this one.
+    pub(crate) fn anew(mut self, position: Position) -> Self {
+        self.begins_anew = Some(position);
+        self
     }
 
     pub(crate) fn is_gap(&self) -> bool {

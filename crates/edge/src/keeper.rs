@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use herald_bus::Bus;
 use herald_chassis::Shutdown;
 use metrics::Gauge;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::{CloseReason, Connection, Hub, Signal};
@@ -17,7 +18,7 @@ const RECORDS_AT_ONCE: usize = 1_000;
 /// A record is refreshed this many times within its life.
 const REFRESHES: u32 = 3;
 /// Between saves of how far mailboxes were written.
-const MARKS_EVERY: Duration = Duration::from_secs(1);
+const MARKS_EVERY: Duration = Duration::from_millis(250);
 
 type Sessions = HashMap<String, Arc<Connection>, RandomState>;
 
@@ -25,12 +26,14 @@ type Sessions = HashMap<String, Arc<Connection>, RandomState>;
 #[derive(Clone)]
 pub(crate) struct Keeper {
     sessions: Arc<Mutex<Sessions>>,
+    /// Redis lost its data, and these records with it.
+    lost: Arc<Notify>,
     open: Gauge,
 }
 
 impl Keeper {
     pub(crate) fn new(open: Gauge) -> Self {
-        Self { sessions: Arc::default(), open }
+        Self { sessions: Arc::default(), lost: Arc::default(), open }
     }
 
     /// The session is this connection's now; another one that still has it ends.
@@ -64,14 +67,31 @@ impl Keeper {
             tokio::select! {
                 () = shutdown.hard() => return,
                 _ = ticks.tick() => {}
+                () = self.lost.notified() => {}
             }
             let pids: Vec<String> = self.lock().keys().cloned().collect();
             for some in pids.chunks(RECORDS_AT_ONCE) {
-                if let Err(e) = bus.touch_sessions(some, life).await {
-                    tracing::warn!("cannot refresh session records, will try again: {e}");
-                    break;
+                match bus.touch_sessions(some, life).await {
+                    Ok(gone) => self.tell_unrecorded(&gone),
+                    Err(e) => {
+                        tracing::warn!("cannot refresh session records, will try again: {e}");
+                        break;
+                    }
                 }
             }
+        }
+    }
+
+    /// Redis has lost its data: looks after the records at once.
+    pub(crate) fn data_lost(&self) {
+        self.lost.notify_one();
+    }
+
+    /// A session that registered nothing has no record either: whose it is knows.
+    fn tell_unrecorded(&self, gone: &[String]) {
+        let sessions = self.lock();
+        for connection in gone.iter().filter_map(|pid| sessions.get(pid)) {
+            connection.signal(Signal::Unrecorded);
         }
     }
 

@@ -36,7 +36,7 @@ pub use http::{Body, Elsewhere};
 
 use crate::catchup::CatchUps;
 use crate::client::Services;
-use crate::feed::{FeedTask, Positions, Probe};
+use crate::feed::{FeedTask, Positions, Probe, Probing};
 use crate::hub::{HeartbeatTimes, Hub, OutboxLimits, ShardConfig};
 use crate::interest::Interest;
 use crate::keeper::Keeper;
@@ -74,9 +74,10 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     let inner = Shutdown::new();
     let metrics = ClientMetrics::new();
     let lateness = Lateness::new();
-    let (hub, lagging) = start_hub(&clients, &lateness, ctx, &inner);
+    let (hub, lagging) = start_hub((&clients, bus.has_one_clock()), &lateness, ctx, &inner);
     let origins = Origins::new(bus.clone());
     let positions = Positions::default();
+    let keeper = Keeper::new(metrics.sessions.clone());
     let (subscriptions, feed) = bus.feed(FeedLimits::default());
     let gauges = Gauges {
         lateness: lateness.clone(),
@@ -87,7 +88,14 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     let (told, pressure) = watch::channel(Pressure::default());
     spawn(ctx, "pressure", gauges.run(told, inner.clone()));
     start_feed(
-        &FeedParts { bus: &bus, hub: &hub, origins: &origins, positions: &positions, lateness: &lateness },
+        &FeedParts {
+            bus: &bus,
+            hub: &hub,
+            origins: &origins,
+            positions: &positions,
+            keeper: &keeper,
+            lateness: &lateness,
+        },
         &identity,
         ctx,
         &inner,
@@ -101,10 +109,10 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
         bus: bus.clone(),
         hub: hub.clone(),
         origins: origins.clone(),
+        page_bytes_max: clients.outbox_bytes,
         metrics: CatchUpMetrics::new(),
     };
     spawn(ctx, "catch-ups", catchup::run(catch_ups, lagging, inner.clone()));
-    let keeper = Keeper::new(metrics.sessions.clone());
     let retention = clients.session_retention;
     spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
     spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
@@ -141,7 +149,7 @@ fn identity(advertise: Option<String>, listener: &TcpListener) -> Result<Identit
 }
 
 fn start_hub(
-    config: &ClientConfig,
+    (config, one_clock): (&ClientConfig, bool),
     lateness: &Lateness,
     ctx: &Context,
     inner: &Shutdown,
@@ -150,6 +158,7 @@ fn start_hub(
     let shard = ShardConfig {
         heartbeat: HeartbeatTimes { interval: config.ping_interval, timeout: config.ping_timeout },
         outbox: OutboxLimits { frames_max: config.outbox_frames, bytes_max: config.outbox_bytes },
+        one_clock,
         lagging,
         metrics: HubMetrics::new(),
         lateness: lateness.clone(),
@@ -173,6 +182,7 @@ struct FeedParts<'a> {
     origins: &'a Origins,
     positions: &'a Positions,
     lateness: &'a Lateness,
+    keeper: &'a Keeper,
 }
 
 fn start_feed(
@@ -190,22 +200,21 @@ fn start_feed(
         origins: parts.origins.clone(),
         positions: parts.positions.clone(),
         probe: probe.clone(),
+        keeper: parts.keeper.clone(),
         condition: ctx.readiness.condition("feed", "not subscribed on Redis yet"),
         metrics: metrics.clone(),
     };
     let stopping = inner.clone();
     ctx.tasks.spawn("feed", async move { task.run(feed, stopping).await });
-    let probed = ctx.readiness.condition("probe", "no message has come back by the feed yet");
-    spawn(
-        ctx,
-        "probe",
-        probe.run(
-            (parts.bus.clone(), subscriptions),
-            probed,
-            (metrics, parts.lateness.clone()),
-            inner.clone(),
-        ),
-    );
+    let probing = Probing {
+        bus: parts.bus.clone(),
+        subscriptions,
+        positions: parts.positions.clone(),
+        condition: ctx.readiness.condition("probe", "no message has come back by the feed yet"),
+        metrics,
+        lateness: parts.lateness.clone(),
+    };
+    spawn(ctx, "probe", probe.run(probing, inner.clone()));
 }
 
 fn spawn(ctx: &Context, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

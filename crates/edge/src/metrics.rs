@@ -116,6 +116,8 @@ pub(crate) struct FeedMetrics {
     pub(crate) interruptions: Counter,
     pub(crate) recovered: Counter,
     pub(crate) gaps: Counter,
+    pub(crate) checked: Counter,
+    pub(crate) found_behind: Counter,
     pub(crate) probe: Histogram,
     pub(crate) probes_lost: Counter,
 }
@@ -145,6 +147,14 @@ impl FeedMetrics {
                 "herald_edge_feed_gaps_total",
                 "Channels of which the logs no longer held what was lost",
             ),
+            checked: counter(
+                "herald_edge_positions_checked_total",
+                "Comparisons of a channel's last position with its log's",
+            ),
+            found_behind: counter(
+                "herald_edge_positions_behind_total",
+                "Channels found by such a comparison to have lost messages on the feed",
+            ),
             probe: histogram(
                 "herald_edge_probe_seconds",
                 "From publishing a probe to receiving it by the feed",
@@ -163,13 +173,14 @@ pub(crate) struct CatchUpMetrics {
     pub(crate) replayed: Counter,
     pub(crate) expired: Counter,
     pub(crate) unreadable: Counter,
+    pub(crate) copies: Counter,
     pub(crate) gaps: Counter,
 }
 
 impl CatchUpMetrics {
     pub(crate) fn new() -> Self {
         Self {
-            running: gauge("herald_edge_catch_ups", "Connections whose logs are being read"),
+            running: gauge("herald_edge_catch_ups", "Connections that are brought back to the live feed"),
             finished: counter(
                 "herald_edge_catch_ups_finished_total",
                 "Connections that reached the live feed",
@@ -181,6 +192,10 @@ impl CatchUpMetrics {
             replayed: counter("herald_edge_replayed_total", "Messages delivered from the logs"),
             expired: counter("herald_edge_replay_expired_total", "Log entries whose time was over"),
             unreadable: counter("herald_edge_replay_unreadable_total", "Log entries that are no envelopes"),
+            copies: counter(
+                "herald_edge_replay_copies_total",
+                "Log entries not delivered because their session had them by another target",
+            ),
             gaps: counter("herald_edge_gaps_total", "Gaps told to connections: retention did not reach back"),
         }
     }

@@ -96,6 +96,11 @@ impl Presence {
         self.note(state, Change::Claimed(socket_id.to_owned()));
     }
 
+    /// Which connection here holds the socketId.
+    pub(crate) fn holder(&self, socket_id: &str) -> Option<Arc<Connection>> {
+        self.lock().held.get(socket_id).map(|held| held.connection.clone())
+    }
+
     /// The connection holds it no longer; a newer holder keeps it.
     pub(crate) fn release(&self, socket_id: &str, connection: &Arc<Connection>) {
         let mut state = self.lock();

@@ -59,6 +59,11 @@ impl Names {
         format!("{}:sent:{{{target}}}", self.prefix)
     }
 
+    /// The session that registered a socketId last.
+    pub fn holder(&self, target: &Target) -> String {
+        format!("{}:holder:{{{target}}}", self.prefix)
+    }
+
     /// The last position this Redis gave (where it is one node).
     pub fn clock(&self) -> String {
         format!("{}:clock", self.prefix)
@@ -136,6 +141,7 @@ mod tests {
                 names.last(&target),
                 names.seen(&target, "m"),
                 names.sent(&target),
+                names.holder(&target),
                 names.clock_of(&target),
             ];
             for name in &all {

@@ -41,14 +41,14 @@ impl<K: Eq + Hash, V> Expiring<K, V> {
         self.entries.get(key).filter(|held| held.ends_us > now_us).map(|held| &held.value)
     }
 
-    pub(super) fn touch<Q>(&mut self, key: &Q, now_us: u64, ttl: Duration)
+    /// Whether there is such an entry.
+    pub(super) fn touch<Q>(&mut self, key: &Q, now_us: u64, ttl: Duration) -> bool
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        if let Some(held) = self.entries.get_mut(key).filter(|held| held.ends_us > now_us) {
-            held.ends_us = end(now_us, ttl);
-        }
+        let held = self.entries.get_mut(key).filter(|held| held.ends_us > now_us);
+        held.map(|held| held.ends_us = end(now_us, ttl)).is_some()
     }
 }
 

@@ -66,6 +66,13 @@ impl Memory {
         from.iter().map(|(target, after)| store.read_log(target, *after, limit)).collect()
     }
 
+    pub(crate) fn read_logs_back(&self, upto: &[(Target, Position)], limit: usize) -> Vec<Vec<Entry>> {
+        let now_us = self.clock.now_us();
+        let mut store = self.lock();
+        store.expire(now_us);
+        upto.iter().map(|(target, upto)| store.read_log_back(target, *upto, limit)).collect()
+    }
+
     pub(crate) fn tails(&self, targets: &[Target]) -> Vec<Position> {
         let now_us = self.clock.now_us();
         let mut store = self.lock();
@@ -82,17 +89,26 @@ impl Memory {
         self.lock().sessions.put(pid.to_owned(), record, now_us, ttl);
     }
 
-    pub(crate) fn touch_sessions(&self, pids: &[String], ttl: Duration) {
+    pub(crate) fn touch_sessions(&self, pids: &[String], ttl: Duration) -> Vec<String> {
         let now_us = self.clock.now_us();
         let mut store = self.lock();
-        for pid in pids {
-            store.sessions.touch(pid.as_str(), now_us, ttl);
-        }
+        let gone = |pid: &&String| !store.sessions.touch(pid.as_str(), now_us, ttl);
+        pids.iter().filter(gone).cloned().collect()
     }
 
     pub(crate) fn load_session(&self, pid: &str) -> Option<Bytes> {
         let now_us = self.clock.now_us();
         self.lock().sessions.get(pid, now_us).cloned()
+    }
+
+    pub(crate) fn save_holder(&self, target: &Target, pid: &str, ttl: Duration) {
+        let now_us = self.clock.now_us();
+        self.lock().holders.put(target.clone(), pid.to_owned(), now_us, ttl);
+    }
+
+    pub(crate) fn load_holder(&self, target: &Target) -> Option<String> {
+        let now_us = self.clock.now_us();
+        self.lock().holders.get(target.as_str(), now_us).cloned()
     }
 
     pub(crate) fn save_sent(&self, marks: &[(Target, Position)], ttl: Duration) {

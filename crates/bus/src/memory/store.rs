@@ -36,6 +36,7 @@ pub(super) struct Store {
     next_sweep_us: u64,
     pub(super) sessions: Expiring<String, Bytes>,
     pub(super) sent: Expiring<Target, Position>,
+    pub(super) holders: Expiring<Target, String>,
 }
 
 type Seen = (Target, Arc<str>);
@@ -61,6 +62,7 @@ impl Store {
             next_sweep_us: 0,
             sessions: Expiring::new(),
             sent: Expiring::new(),
+            holders: Expiring::new(),
         }
     }
 
@@ -88,6 +90,12 @@ impl Store {
         let Some(channel) = self.channels.get(target) else { return Vec::new() };
         let from = channel.log.partition_point(|entry| entry.position <= after);
         channel.log.iter().skip(from).take(limit).cloned().collect()
+    }
+
+    pub(super) fn read_log_back(&self, target: &Target, upto: Position, limit: usize) -> Vec<Entry> {
+        let Some(channel) = self.channels.get(target) else { return Vec::new() };
+        let end = channel.log.partition_point(|entry| entry.position <= upto);
+        channel.log.range(..end).rev().take(limit).cloned().collect()
     }
 
     pub(super) fn tail(&self, target: &Target) -> Position {

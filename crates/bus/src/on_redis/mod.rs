@@ -169,7 +169,25 @@ impl Redis {
             call.arg(&key).arg(names::after(*after)).arg("+").arg("COUNT").arg(limit);
             (self.nodes.slot_of(&key), call)
         };
-        let values = self.all(self.nodes.run(from.iter().map(call).collect()).await)?;
+        self.entries(from.iter().map(call).collect()).await
+    }
+
+    pub(crate) async fn read_logs_back(
+        &self,
+        upto: &[(Target, Position)],
+        limit: usize,
+    ) -> Result<Vec<Vec<Entry>>, BusError> {
+        let call = |(target, upto): &(Target, Position)| {
+            let key = self.names.log(target);
+            let mut call = cmd("XREVRANGE");
+            call.arg(&key).arg(upto.stream_id()).arg("-").arg("COUNT").arg(limit);
+            (self.nodes.slot_of(&key), call)
+        };
+        self.entries(upto.iter().map(call).collect()).await
+    }
+
+    async fn entries(&self, calls: Vec<(u16, Cmd)>) -> Result<Vec<Vec<Entry>>, BusError> {
+        let values = self.all(self.nodes.run(calls).await)?;
         let logs = values.into_iter().map(|value| {
             reply::entries(value).ok_or_else(|| nodes::unexpected("a log entry without a place"))
         });
@@ -181,8 +199,12 @@ impl Redis {
         self.positions(&keys).await
     }
 
+    pub(crate) fn has_one_clock(&self) -> bool {
+        !self.nodes.is_cluster()
+    }
+
     pub(crate) async fn clock(&self) -> Result<Option<Position>, BusError> {
-        if self.nodes.is_cluster() {
+        if !self.has_one_clock() {
             return Ok(None);
         }
         Ok(self.positions(&[self.names.clock()]).await?.pop())
@@ -210,33 +232,59 @@ impl Redis {
     }
 
     pub(crate) async fn save_session(&self, pid: &str, record: &[u8], ttl: Duration) -> Result<(), BusError> {
-        let key = self.names.session(pid);
-        let mut call = cmd("SET");
-        call.arg(&key).arg(record).arg("PX").arg(millis(ttl));
-        self.counted(self.nodes.run_one(&key, call).await.map(drop))
+        self.put(&self.names.session(pid), record, ttl).await
     }
 
-    pub(crate) async fn touch_sessions(&self, pids: &[String], ttl: Duration) -> Result<(), BusError> {
+    pub(crate) async fn save_holder(
+        &self,
+        target: &Target,
+        pid: &str,
+        ttl: Duration,
+    ) -> Result<(), BusError> {
+        self.put(&self.names.holder(target), pid.as_bytes(), ttl).await
+    }
+
+    pub(crate) async fn load_holder(&self, target: &Target) -> Result<Option<String>, BusError> {
+        let pid = self.get(&self.names.holder(target)).await?;
+        Ok(pid.and_then(|pid| String::from_utf8(pid.into()).ok()))
+    }
+
+    async fn put(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), BusError> {
+        let mut call = cmd("SET");
+        call.arg(key).arg(value).arg("PX").arg(millis(ttl));
+        self.counted(self.nodes.run_one(key, call).await.map(drop))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, BusError> {
+        let mut call = cmd("GET");
+        call.arg(key);
+        let value = match self.nodes.run_one(key, call).await {
+            Ok(Value::Nil) => Ok(None),
+            Ok(Value::BulkString(value)) => Ok(Some(Bytes::from(value))),
+            Ok(_) => Err(nodes::unexpected("a value that is not a string")),
+            Err(error) => Err(error),
+        };
+        self.counted(value)
+    }
+
+    pub(crate) async fn touch_sessions(
+        &self,
+        pids: &[String],
+        ttl: Duration,
+    ) -> Result<Vec<String>, BusError> {
         let call = |pid: &String| {
             let key = self.names.session(pid);
             let mut call = cmd("PEXPIRE");
             call.arg(&key).arg(millis(ttl));
             (self.nodes.slot_of(&key), call)
         };
-        self.all(self.nodes.run(pids.iter().map(call).collect()).await).map(drop)
+        let answers = self.all(self.nodes.run(pids.iter().map(call).collect()).await)?;
+        let gone = pids.iter().zip(&answers).filter(|(_, answer)| **answer == Value::Int(0));
+        Ok(gone.map(|(pid, _)| pid.clone()).collect())
     }
 
     pub(crate) async fn load_session(&self, pid: &str) -> Result<Option<Bytes>, BusError> {
-        let key = self.names.session(pid);
-        let mut call = cmd("GET");
-        call.arg(&key);
-        let record = match self.nodes.run_one(&key, call).await {
-            Ok(Value::Nil) => Ok(None),
-            Ok(Value::BulkString(record)) => Ok(Some(Bytes::from(record))),
-            Ok(_) => Err(nodes::unexpected("a session that is not a string")),
-            Err(error) => Err(error),
-        };
-        self.counted(record)
+        self.get(&self.names.session(pid)).await
     }
 
     pub(crate) async fn save_sent(

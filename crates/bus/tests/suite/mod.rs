@@ -25,7 +25,7 @@ macro_rules! on_every_bus {
             a_message_id_is_forgotten, a_feed_brings_what_the_log_holds_in_order, an_overflow_is_told,
             volatile_messages_reach_who_is_subscribed, feeds_are_independent, what_is_unsubscribed_stays_away,
             a_dropped_feed_ends, unknown_targets_have_empty_logs, sessions_live_as_long_as_they_are_touched,
-            a_mark_never_moves_back, an_epoch_stays, the_clock_is_the_last_position_given, any_id_is_a_target, large_batches_and_messages_pass
+            a_mark_never_moves_back, a_holder_is_the_last_one_noted, a_log_is_read_backwards, an_epoch_stays, the_clock_is_the_last_position_given, any_id_is_a_target, large_batches_and_messages_pass
         );
     };
     ($bench:expr; $($name:ident),+) => {
@@ -370,7 +370,8 @@ pub(crate) async fn sessions_live_as_long_as_they_are_touched(bench: impl AsyncF
     for pid in ["p", "q"] {
         bus.save_session(pid, record.clone(), short).await.unwrap();
     }
-    bus.touch_sessions(&["p".to_owned(), "unknown".to_owned()], long).await.unwrap();
+    let gone = bus.touch_sessions(&["p".to_owned(), "unknown".to_owned()], long).await.unwrap();
+    assert_eq!(gone, ["unknown"]);
     until("q ends", async || bus.load_session("q").await.unwrap().is_none()).await;
     assert_eq!(bus.load_session("p").await.unwrap(), Some(record));
     assert_eq!(bus.load_session("unknown").await.unwrap(), None);
@@ -391,6 +392,30 @@ pub(crate) async fn a_mark_never_moves_back(bench: impl AsyncFn(LogConfig) -> Be
     }
     bus.save_sent(&[(a.clone(), low)], Duration::from_millis(50)).await.unwrap();
     until("it ends", async || bus.load_sent(&a).await.unwrap() == Position::ZERO).await;
+}
+
+pub(crate) async fn a_holder_is_the_last_one_noted(bench: impl AsyncFn(LogConfig) -> Bench) {
+    let Bench { bus, _server, .. } = bench(LogConfig::default()).await;
+    let (target, ttl) = (socket("a"), Duration::from_secs(600));
+    assert_eq!(bus.load_holder(&target).await.unwrap(), None);
+    bus.save_holder(&target, "p", ttl).await.unwrap();
+    bus.save_holder(&target, "q", ttl).await.unwrap();
+    assert_eq!(bus.load_holder(&target).await.unwrap().as_deref(), Some("q"));
+    assert_eq!(bus.load_holder(&socket("b")).await.unwrap(), None);
+    bus.save_holder(&target, "r", Duration::from_millis(50)).await.unwrap();
+    until("it ends", async || bus.load_holder(&target).await.unwrap().is_none()).await;
+}
+
+pub(crate) async fn a_log_is_read_backwards(bench: impl AsyncFn(LogConfig) -> Bench) {
+    let Bench { bus, _server, .. } = bench(LogConfig::default()).await;
+    let (a, b) = (socket("a"), socket("b"));
+    let mut positions = Vec::new();
+    for body in ["1", "2", "3", "4"] {
+        positions.push(logged(publish(&bus, reliable(&a, body)).await));
+    }
+    let upto = [(a.clone(), positions[2]), (b, positions[3]), (a, Position(positions[0].0 - 1))];
+    let logs = bus.read_logs_back(&upto, 2).await.unwrap();
+    assert_eq!(logs.iter().map(|log| bodies(log)).collect::<Vec<_>>(), [vec!["3", "2"], vec![], vec![]]);
 }
 
 pub(crate) async fn an_epoch_stays(bench: impl AsyncFn(LogConfig) -> Bench) {

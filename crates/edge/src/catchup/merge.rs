@@ -68,6 +68,29 @@ pub(crate) fn merge(places: &mut [Place], reads: Vec<Read>, clock: Option<Positi
     merged
 }
 
+/// Leaves for a later read what goes beyond `bytes_max`; something is handed on all the same. `before`: the places as
+/// they were before the merge.
+pub(crate) fn cut(merged: &mut Merged, places: &mut [Place], before: &[Place], bytes_max: usize) {
+    let mut bytes = 0;
+    let fits = |(_, entry): &&(Target, Entry)| {
+        bytes += entry.envelope.len();
+        bytes <= bytes_max
+    };
+    let fitting = merged.entries.iter().take_while(fits).count().max(1);
+    let Some((_, last)) = merged.entries.get(fitting - 1) else { return };
+    let last = last.position;
+    // in a cluster two logs can have entries at the same position: both or none
+    let kept = merged.entries.partition_point(|(_, entry)| entry.position <= last);
+    if kept == merged.entries.len() {
+        return;
+    }
+    merged.entries.truncate(kept);
+    merged.ended = false;
+    for (place, before) in places.iter_mut().zip(before) {
+        place.after = before.after.max(place.after.min(last));
+    }
+}
+
 /// A log tells of a gap by its first entry, which names the one before it, or by having none where there were some.
 /// Nobody misses what came before they first were there.
 fn gap(place: &Place, read: &Read) -> Option<Gap> {
@@ -155,10 +178,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_too_much_at_once_is_read_later() {
+        let before = [place("a", 1), place("b", 4)];
+        for (bytes_max, kept, after) in [(0, 1, [2, 4]), (10, 1, [2, 4]), (25, 2, [3, 4]), (30, 3, [9, 9])] {
+            let mut places = before.clone();
+            let mut reads = vec![read(&[2, 3], 1, 3), read(&[8], 4, 8)];
+            for entry in reads.iter_mut().flat_map(|read| &mut read.entries) {
+                entry.envelope = Bytes::from_static(&[0; 10]);
+            }
+            let mut merged = merge(&mut places, reads, Some(Position(9)), 5);
+            cut(&mut merged, &mut places, &before, bytes_max);
+            assert_eq!((merged.entries.len(), merged.ended), (kept, kept == 3), "{bytes_max}");
+            assert_eq!(places.map(|place| place.after.0), after);
+        }
+    }
+
     proptest! {
         #[test]
         fn reading_page_by_page_hands_on_everything_once_in_order(
-            owners in prop::collection::vec(0..3usize, 0..60), limit in 1..5usize
+            owners in prop::collection::vec(0..3usize, 0..60), limit in 1..5usize, bytes_max in 0..6usize
         ) {
             let mut logs = [const { Vec::new() }; 3];
             for (at, owner) in owners.iter().enumerate() {
@@ -172,7 +211,12 @@ mod tests {
                     let rest: Vec<u64> = log.iter().copied().filter(|p| *p > place.after.0).take(limit).collect();
                     read(&rest, place.after.0, 0)
                 }).collect();
-                let merged = merge(&mut places, reads, Some(clock), limit);
+                let before = places.clone();
+                let mut merged = merge(&mut places, reads, Some(clock), limit);
+                for (_, entry) in &mut merged.entries {
+                    entry.envelope = Bytes::from_static(&[0]);
+                }
+                cut(&mut merged, &mut places, &before, bytes_max);
                 got.extend(positions(&merged));
                 if merged.ended {
                     break;

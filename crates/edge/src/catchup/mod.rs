@@ -11,17 +11,19 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use herald_bus::Bus;
+use foldhash::fast::RandomState;
+use herald_bus::{Bus, BusError};
 use herald_chassis::{Backoff, Shutdown};
-use herald_wire::{Position, Target, TargetKind};
+use herald_wire::{Envelope, Position, Target, TargetKind};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use self::merge::{Merged, Place, Read};
+pub(crate) use self::merge::{Merged, Place, Read, merge};
 use crate::delivery::{Delivery, Encoding};
-use crate::hub::{Class, Command, ConnectionId, Frame, Hub, Page, PageDone, Standing};
+use crate::hub::{Begin, Class, Command, ConnectionId, Frame, Hub, OneOfCopies, Page, PageDone, Standing};
 use crate::metrics::CatchUpMetrics;
 use crate::origin::Origins;
 
@@ -32,10 +34,14 @@ pub(crate) struct Lagging {
     pub(crate) encoding: Encoding,
 }
 
-/// Entries of one log in one read.
+/// Entries of one log in one read,
 const ENTRIES_AT_ONCE: usize = 64;
-/// Connections whose logs are read at the same time.
-const CATCH_UPS_MAX: usize = 64;
+/// and of all logs of a connection together, where that leaves each log one.
+const ENTRIES_AT_ONCE_ALL: usize = 1_024;
+/// Reads of logs at the same time. A client that takes its time with what was read holds up no other's read.
+const READS_MAX: usize = 64;
+/// Entries of each log before the place where a session resumes, among which its copies are looked for.
+const LOOK_BACK: usize = 32;
 
 /// What a catch-up works with.
 #[derive(Clone)]
@@ -43,30 +49,33 @@ pub(crate) struct CatchUps {
     pub(crate) bus: Bus,
     pub(crate) hub: Hub,
     pub(crate) origins: Origins,
+    /// Bytes of messages handed to a connection at once.
+    pub(crate) page_bytes_max: usize,
     pub(crate) metrics: CatchUpMetrics,
 }
 
 /// Serves connections that ask, until the edge stops.
 pub(crate) async fn run(catch_ups: CatchUps, mut asking: mpsc::Receiver<Lagging>, shutdown: Shutdown) {
-    let places = Arc::new(Semaphore::new(CATCH_UPS_MAX));
+    let reads = Arc::new(Semaphore::new(READS_MAX));
     let tasks = TaskTracker::new();
     loop {
         let lagging = tokio::select! {
             () = shutdown.hard() => return,
             lagging = asking.recv() => lagging,
         };
-        let (Some(lagging), Ok(place)) = (lagging, places.clone().acquire_owned().await) else { return };
-        let catch_ups = catch_ups.clone();
+        let Some(lagging) = lagging else { return };
+        // one for each connection that lags, and there are only so many connections
+        let mut catch_up = CatchUp::new(catch_ups.clone(), lagging, reads.clone());
         let shutdown = shutdown.clone();
         tasks.spawn(async move {
-            catch_ups.metrics.running.increment(1.0);
+            let running = catch_up.with.metrics.running.clone();
+            running.increment(1.0);
             tokio::select! {
                 () = shutdown.hard() => {}
                 // an end without being live: the connection closed meanwhile
-                _ = catch_ups.catch_up(lagging, &shutdown) => {}
+                _ = catch_up.run(&shutdown) => {}
             }
-            catch_ups.metrics.running.decrement(1.0);
-            drop(place);
+            running.decrement(1.0);
         });
     }
 }
@@ -74,18 +83,38 @@ pub(crate) async fn run(catch_ups: CatchUps, mut asking: mpsc::Receiver<Lagging>
 /// The connection is gone.
 struct Gone;
 
-impl CatchUps {
-    async fn catch_up(&self, lagging: Lagging, shutdown: &Shutdown) -> Result<(), Gone> {
-        let mut places: Vec<Place> = Vec::new();
+/// One connection's way back to the live feed.
+struct CatchUp {
+    with: CatchUps,
+    lagging: Lagging,
+    reads: Arc<Semaphore>,
+    places: Vec<Place>,
+    /// Where another connection of the session may have been given copies of what is read here.
+    begun: Vec<Begin>,
+    copies: Copies,
+}
+
+/// Numbers of messages with several targets.
+type Copies = HashSet<u64, RandomState>;
+
+impl CatchUp {
+    fn new(with: CatchUps, lagging: Lagging, reads: Arc<Semaphore>) -> Self {
+        Self { with, lagging, reads, places: Vec::new(), begun: Vec::new(), copies: Copies::default() }
+    }
+
+    async fn run(&mut self, shutdown: &Shutdown) -> Result<(), Gone> {
         let mut backoff = Backoff::EAGER;
         loop {
-            let standing = self.hold(lagging.id).await?;
-            reconcile(&mut places, standing.targets);
-            let merged = match self.read(&mut places).await {
+            let standing = self.hold().await?;
+            self.reconcile(standing.targets);
+            let merged = match self.read().await {
                 Ok(merged) => merged,
                 Err(e) => {
-                    self.metrics.failures.increment(1);
-                    tracing::warn!(connection = lagging.id, "the logs cannot be read, will try again: {e}");
+                    self.with.metrics.failures.increment(1);
+                    tracing::warn!(
+                        connection = self.lagging.id,
+                        "the logs cannot be read, will try again: {e}"
+                    );
                     if !backoff.wait(shutdown).await {
                         return Err(Gone);
                     }
@@ -93,73 +122,115 @@ impl CatchUps {
                 }
             };
             backoff.reset();
-            let reached = merged.ended.then(|| places.iter().map(|p| (p.target.clone(), p.after)).collect());
-            let frames = self.frames(merged, &lagging, standing.position);
+            let reached = |place: &Place| (place.target.clone(), place.after);
+            let reached = merged.ended.then(|| self.places.iter().map(reached).collect());
+            let frames = self.frames(merged, standing.position);
             let (done, answer) = oneshot::channel();
-            self.send(lagging.id, Command::Page { id: lagging.id, page: Page { frames, reached }, done })
-                .await?;
+            let id = self.lagging.id;
+            self.send(Command::Page { id, page: Page { frames, reached }, done }).await?;
             if answer.await.map_err(|_| Gone)? == PageDone::Live {
-                self.metrics.finished.increment(1);
+                self.with.metrics.finished.increment(1);
                 return Ok(());
             }
         }
     }
 
-    async fn hold(&self, id: ConnectionId) -> Result<Standing, Gone> {
+    async fn hold(&self) -> Result<Standing, Gone> {
         let (held, standing) = oneshot::channel();
-        self.send(id, Command::Hold { id, held }).await?;
+        self.send(Command::Hold { id: self.lagging.id, held }).await?;
         standing.await.map_err(|_| Gone)
     }
 
-    async fn send(&self, id: ConnectionId, command: Command) -> Result<(), Gone> {
-        self.hub.send(id, command).await.map_err(|_| Gone)
+    async fn send(&self, command: Command) -> Result<(), Gone> {
+        self.with.hub.send(self.lagging.id, command).await.map_err(|_| Gone)
     }
 
-    async fn read(&self, places: &mut [Place]) -> Result<Merged, herald_bus::BusError> {
-        let clock = self.bus.clock().await?;
-        let targets: Vec<Target> = places.iter().map(|place| place.target.clone()).collect();
-        let tails = self.bus.tails(&targets).await?;
-        let from: Vec<(Target, Position)> = places.iter().map(|p| (p.target.clone(), p.after)).collect();
-        let logs = self.bus.read_logs(&from, ENTRIES_AT_ONCE).await?;
+    /// Keeps the places of targets that are still joined, and takes up the new ones.
+    fn reconcile(&mut self, targets: Vec<Begin>) {
+        let new = reconcile(&mut self.places, targets);
+        self.begun.extend(new.into_iter().filter(|begin| begin.joined < begin.after));
+    }
+
+    async fn read(&mut self) -> Result<Merged, BusError> {
+        let _reading = self.reads.acquire().await;
+        let bus = &self.with.bus;
+        let limit = (ENTRIES_AT_ONCE_ALL / self.places.len().max(1)).clamp(1, ENTRIES_AT_ONCE);
+        let clock = bus.clock().await?;
+        let targets: Vec<Target> = self.places.iter().map(|place| place.target.clone()).collect();
+        let tails = bus.tails(&targets).await?;
+        let from: Vec<(Target, Position)> = self.places.iter().map(|p| (p.target.clone(), p.after)).collect();
+        let logs = bus.read_logs(&from, limit).await?;
+        let has_copies = |entry: &herald_bus::Entry| copies_id(&entry.envelope).is_some();
+        if !self.begun.is_empty() && logs.iter().flatten().any(has_copies) {
+            self.copies = look_back(bus, &self.begun).await?;
+            self.begun = Vec::new();
+        }
         let reads = logs.into_iter().zip(tails).map(|(entries, tail)| Read { entries, tail }).collect();
-        Ok(merge::merge(places, reads, clock, ENTRIES_AT_ONCE))
+        let mut places = self.places.clone();
+        let mut merged = merge(&mut places, reads, clock, limit);
+        merge::cut(&mut merged, &mut places, &self.places, self.with.page_bytes_max);
+        self.places = places;
+        Ok(merged)
     }
 
     /// The frames of one page: what is missing first, then the entries, without those whose time is over.
-    fn frames(&self, merged: Merged, lagging: &Lagging, position: Position) -> Vec<Frame> {
+    fn frames(&self, merged: Merged, position: Position) -> Vec<OneOfCopies> {
+        let CatchUps { metrics, origins, .. } = &self.with;
         let mut frames = Vec::with_capacity(merged.gaps.len() + merged.entries.len());
+        let mut push = |delivery: &Delivery, class| {
+            let frame = Frame { bytes: delivery.frame(self.lagging.encoding), class };
+            frames.push(OneOfCopies { copies_id: delivery.copies_id, frame });
+        };
         for gap in &merged.gaps {
-            self.metrics.gaps.increment(1);
-            let gap = Delivery::gap(gap.target.clone(), gap.from, gap.to);
-            frames.push(Frame { bytes: gap.frame(lagging.encoding), class: Class::Control });
+            metrics.gaps.increment(1);
+            push(&Delivery::gap(gap.target.clone(), gap.from, gap.to), Class::Control);
         }
         for (target, entry) in merged.entries {
             let mailbox = matches!(target.kind(), TargetKind::Socket(_));
-            let Ok(mut delivery) = Delivery::read(target, entry.envelope, &self.origins) else {
-                self.metrics.unreadable.increment(1);
+            let Ok(mut delivery) = Delivery::read(target, entry.envelope, origins) else {
+                metrics.unreadable.increment(1);
                 continue;
             };
             if delivery.is_expired() {
-                self.metrics.expired.increment(1);
+                metrics.expired.increment(1);
+                continue;
+            }
+            if self.copies.contains(&delivery.copies_id) {
+                metrics.copies.increment(1);
                 continue;
             }
             if mailbox && entry.position < position {
                 delivery = delivery.behind(position);
             }
-            self.metrics.replayed.increment(1);
-            let class = Class::Reliable { position: entry.position, mailbox };
-            frames.push(Frame { bytes: delivery.frame(lagging.encoding), class });
+            metrics.replayed.increment(1);
+            push(&delivery, Class::Reliable { position: entry.position, mailbox });
         }
         frames
     }
 }
 
-/// Keeps the places of targets that are still joined, and takes up the new ones.
-fn reconcile(places: &mut Vec<Place>, targets: Vec<(Target, Position)>) {
-    places.retain(|place| targets.iter().any(|(target, _)| *target == place.target));
-    for (target, after) in targets {
-        if !places.iter().any(|place| place.target == target) {
-            places.push(Place { target, after });
-        }
-    }
+/// Keeps the places of targets that are still joined, and takes up the new ones, which are answered.
+fn reconcile(places: &mut Vec<Place>, targets: Vec<Begin>) -> Vec<Begin> {
+    places.retain(|place| targets.iter().any(|begin| begin.target == place.target));
+    let is_new = |begin: &Begin| !places.iter().any(|place| place.target == begin.target);
+    let new: Vec<Begin> = targets.into_iter().filter(is_new).collect();
+    places.extend(new.iter().map(|begin| Place { target: begin.target.clone(), after: begin.after }));
+    new
+}
+
+fn copies_id(envelope: &bytes::Bytes) -> Option<u64> {
+    Envelope::read(envelope.clone()).ok().map(|envelope| envelope.copies_id).filter(|id| *id != 0)
+}
+
+/// A message for several targets has a copy in the log of each, and the session may have been given one of them before
+/// the place from which it resumes: which copies stand there.
+async fn look_back(bus: &Bus, begun: &[Begin]) -> Result<Copies, BusError> {
+    let upto: Vec<(Target, Position)> = begun.iter().map(|b| (b.target.clone(), b.after)).collect();
+    let logs = bus.read_logs_back(&upto, LOOK_BACK).await?;
+    let given = begun.iter().zip(&logs).flat_map(|(begin, log)| {
+        log.iter()
+            .filter(|entry| entry.position > begin.joined)
+            .filter_map(|entry| copies_id(&entry.envelope))
+    });
+    Ok(given.collect())
 }

@@ -6,18 +6,24 @@
 mod continuity;
 mod missing;
 mod probe;
+mod quiet;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use herald_bus::{Bus, Feed, FeedEvent};
+use herald_bus::{Bus, BusError, Feed, FeedEvent};
 use herald_chassis::{Backoff, Condition, Shutdown};
-use herald_wire::{Position, Target};
+use herald_wire::{Epoch, Position, Target};
 
 use self::continuity::{Continuity, Seen};
-pub(crate) use self::probe::Probe;
-use crate::delivery::Delivery;
+use self::missing::Missing;
+pub(crate) use self::probe::{Probe, Probing};
+use self::quiet::Expected;
+use crate::delivery::{Delivery, now_us};
 use crate::hub::{Hub, HubEnded};
+use crate::keeper::Keeper;
 use crate::metrics::FeedMetrics;
 use crate::origin::Origins;
 
@@ -46,6 +52,15 @@ impl Positions {
     }
 }
 
+/// Why what is missing was not handed on.
+#[derive(Debug, thiserror::Error)]
+enum Unfilled {
+    #[error(transparent)]
+    Hub(#[from] HubEnded),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
 /// What the feed's task works with.
 pub(crate) struct FeedTask {
     pub(crate) bus: Bus,
@@ -53,6 +68,7 @@ pub(crate) struct FeedTask {
     pub(crate) origins: Origins,
     pub(crate) positions: Positions,
     pub(crate) probe: Probe,
+    pub(crate) keeper: Keeper,
     pub(crate) condition: Condition,
     pub(crate) metrics: FeedMetrics,
 }
@@ -61,6 +77,7 @@ impl FeedTask {
     /// Runs until the edge stops.
     pub(crate) async fn run(self, mut feed: Feed, shutdown: Shutdown) -> Result<(), HubEnded> {
         let mut events = Vec::with_capacity(BATCH_MAX);
+        self.set_broken(true);
         loop {
             tokio::select! {
                 () = shutdown.hard() => return Ok(()),
@@ -76,7 +93,10 @@ impl FeedTask {
                     FeedEvent::Message { target, envelope } => {
                         self.take(target, envelope, &mut batch, &shutdown).await?;
                     }
-                    FeedEvent::Down => self.condition.not_ready("the subscriptions on Redis are down"),
+                    FeedEvent::Down => {
+                        self.condition.not_ready("the subscriptions on Redis are down");
+                        self.set_broken(true);
+                    }
                     FeedEvent::Interrupted { reason } => {
                         tracing::info!(
                             reason = reason.metric_label(),
@@ -85,11 +105,17 @@ impl FeedTask {
                         self.metrics.interruptions.increment(1);
                         self.hand_on(&mut batch).await?;
                         self.fill_all(&shutdown).await?;
+                        self.set_broken(false);
                     }
                 }
             }
             self.hand_on(&mut batch).await?;
         }
+    }
+
+    /// In a cluster each channel goes on by itself.
+    fn set_broken(&self, broken: bool) {
+        self.positions.lock().set_broken(broken && self.bus.has_one_clock());
     }
 
     async fn take(
@@ -100,7 +126,10 @@ impl FeedTask {
         shutdown: &Shutdown,
     ) -> Result<(), HubEnded> {
         if self.probe.is_for(&target) {
-            self.probe.arrived(&envelope);
+            if let Some(expected) = self.probe.arrived(&envelope) {
+                self.hand_on(batch).await?;
+                self.compare(expected, shutdown).await?;
+            }
             return Ok(());
         }
         self.metrics.received.increment(1);
@@ -116,6 +145,7 @@ impl FeedTask {
             let seen = self.positions.lock().see(&delivery.target, place);
             match seen {
                 Seen::Next => {}
+                Seen::TooEarly => return Ok(()),
                 Seen::Again => {
                     self.metrics.duplicates.increment(1);
                     return Ok(());
@@ -142,44 +172,87 @@ impl FeedTask {
         self.hub.deliver(std::mem::take(batch).into()).await
     }
 
+    /// A probe came back: what the logs held before it was published must have come too.
+    async fn compare(&self, expected: Expected, shutdown: &Shutdown) -> Result<(), HubEnded> {
+        if expected.epoch != self.origins.epoch() {
+            tracing::warn!("Redis has lost its data: reading what its logs hold now");
+            self.metrics.interruptions.increment(1);
+            return self.fill_all(shutdown).await;
+        }
+        let missing = expected.missing(&self.positions.lock());
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(channels = missing.len(), "the feed lost messages without a sign: reading the logs");
+        self.metrics.found_behind.increment(missing.len() as u64);
+        self.fill(missing, None, shutdown).await
+    }
+
     /// The feed may have lost anything: looks at every channel.
     async fn fill_all(&self, shutdown: &Shutdown) -> Result<(), HubEnded> {
         let mut backoff = Backoff::EAGER;
-        while let Err(e) = self.origins.refresh().await {
-            self.condition.not_ready("Redis does not answer");
-            tracing::warn!("cannot read the epoch, will try again: {e}");
-            if !backoff.wait(shutdown).await {
-                return Ok(());
+        let before = self.origins.epoch();
+        let all = loop {
+            match self.look_at_all(before).await {
+                Ok(all) => break all,
+                Err(Unfilled::Hub(e)) => return Err(e),
+                Err(Unfilled::Bus(e)) => {
+                    self.condition.not_ready("Redis does not answer");
+                    tracing::warn!("cannot look at the logs, will try again: {e}");
+                    if !backoff.wait(shutdown).await {
+                        return Ok(());
+                    }
+                }
             }
-        }
-        let all = self.positions.lock().all();
+        };
         self.fill(all, None, shutdown).await?;
         self.condition.ready();
         Ok(())
     }
 
+    /// From where every channel is to be read. One whose log is not the one that was followed, because Redis lost its
+    /// data or its last writes, begins anew, and its members are told what they may have missed.
+    async fn look_at_all(&self, before: Epoch) -> Result<Vec<(Target, Position)>, Unfilled> {
+        let epoch = self.bus.epoch().await?;
+        let is_new_life = before != Epoch::default() && before != epoch;
+        let mut all = self.positions.lock().all();
+        let mut gaps = Vec::new();
+        let now = Position(now_us());
+        for some in all.chunks_mut(missing::TARGETS_AT_ONCE) {
+            let targets: Vec<Target> = some.iter().map(|(target, _)| target.clone()).collect();
+            for ((target, last), tail) in some.iter_mut().zip(self.bus.tails(&targets).await?) {
+                let Some(from) = continuity::anew(*last, tail, is_new_life) else { continue };
+                let gap = Delivery::gap(target.clone(), *last, now.max(*last)).anew(from);
+                gaps.push(Arc::new(gap));
+                *last = from;
+            }
+        }
+        self.metrics.gaps.increment(gaps.len() as u64);
+        for batch in gaps.chunks(BATCH_MAX) {
+            self.hub.deliver(batch.into()).await?;
+        }
+        let mut continuity = self.positions.lock();
+        all.iter().for_each(|(target, last)| continuity.begin_anew(target, *last));
+        self.origins.set(epoch);
+        if is_new_life {
+            self.keeper.data_lost();
+        }
+        Ok(all)
+    }
+
     /// Hands on what the logs hold of these channels beyond these positions (`until` there, if given).
     async fn fill(
         &self,
-        from: Vec<(Target, Position)>,
+        mut from: Vec<(Target, Position)>,
         until: Option<Position>,
         shutdown: &Shutdown,
     ) -> Result<(), HubEnded> {
         let mut backoff = Backoff::EAGER;
         loop {
-            match missing::read(&self.bus, &self.origins, &from, until).await {
-                Ok(missing) => {
-                    self.metrics.recovered.increment(missing.messages as u64);
-                    self.metrics.gaps.increment(missing.gaps as u64);
-                    for (target, position) in missing.reached {
-                        self.positions.lock().reach(target, position);
-                    }
-                    for batch in missing.deliveries.chunks(BATCH_MAX) {
-                        self.hub.deliver(batch.into()).await?;
-                    }
-                    return Ok(());
-                }
-                Err(e) => {
+            match self.try_fill(&mut from, until).await {
+                Ok(()) => return Ok(()),
+                Err(Unfilled::Hub(e)) => return Err(e),
+                Err(Unfilled::Bus(e)) => {
                     self.condition.not_ready("the logs on Redis cannot be read");
                     tracing::warn!("cannot read the logs, will try again: {e}");
                     if !backoff.wait(shutdown).await {
@@ -188,5 +261,27 @@ impl FeedTask {
                 }
             }
         }
+    }
+
+    /// Moves `from` on with what it hands on.
+    async fn try_fill(
+        &self,
+        from: &mut Vec<(Target, Position)>,
+        until: Option<Position>,
+    ) -> Result<(), Unfilled> {
+        let mut missing = Missing::of((&self.bus, &self.origins), from, until).await?;
+        while let Some(page) = missing.page().await? {
+            self.metrics.recovered.increment(page.messages as u64);
+            self.metrics.gaps.increment(page.gaps as u64);
+            for batch in page.deliveries.chunks(BATCH_MAX) {
+                self.hub.deliver(batch.into()).await?;
+            }
+            let mut continuity = self.positions.lock();
+            for (target, position) in page.reached {
+                continuity.reach(target, position);
+            }
+            *from = missing.places();
+        }
+        Ok(())
     }
 }

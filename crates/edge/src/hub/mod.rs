@@ -24,6 +24,7 @@ pub(crate) use run::{ShardConfig, run};
 #[cfg(test)]
 pub(crate) use shard::Shard;
 pub(crate) use sink::Sink;
+pub(crate) use slot::OneOfCopies;
 
 use crate::delivery::{Delivery, Encoding};
 
@@ -43,6 +44,8 @@ const BATCHES_MAX: usize = 16;
 pub(crate) enum Signal {
     /// Another connection holds this socketId now.
     Superseded(Target),
+    /// The session's record is gone from Redis.
+    Unrecorded,
     /// The connection is over.
     Close(CloseReason),
 }
@@ -102,6 +105,7 @@ impl Drop for Connection {
 #[derive(Debug, Default)]
 struct Signals {
     superseded: Option<Target>,
+    unrecorded: bool,
     close: Option<CloseReason>,
 }
 
@@ -132,6 +136,7 @@ impl Connection {
             let mut signals = self.lock();
             match signal {
                 Signal::Superseded(target) => signals.superseded = Some(target),
+                Signal::Unrecorded => signals.unrecorded = true,
                 Signal::Close(reason) => drop(signals.close.get_or_insert(reason)),
             }
         }
@@ -148,6 +153,9 @@ impl Connection {
                 }
                 if let Some(reason) = signals.close.clone() {
                     return Signal::Close(reason);
+                }
+                if std::mem::take(&mut signals.unrecorded) {
+                    return Signal::Unrecorded;
                 }
             }
             self.signalled.notified().await;
@@ -171,7 +179,8 @@ pub(crate) enum Command {
     /// A connection appears.
     Open { connection: Arc<Connection>, encoding: Encoding, sink: Sink },
     /// Deliver to it what these targets get from now on.
-    Join { id: ConnectionId, joins: Vec<Join> },
+    /// `explicit_acks`: from now on the client says itself what of its mailbox it has.
+    Join { id: ConnectionId, joins: Vec<Join>, explicit_acks: bool },
     /// No more.
     Leave { id: ConnectionId, targets: Vec<Target> },
     /// A reply or an event of the edge itself.
@@ -184,6 +193,8 @@ pub(crate) enum Command {
     Page { id: ConnectionId, page: Page, done: oneshot::Sender<PageDone> },
     /// Write `farewell` if the socket takes it, and forget the connection.
     Close { id: ConnectionId, farewell: Bytes, parting: oneshot::Sender<Parting> },
+    /// Up to where this one's mailbox was written.
+    Mark { id: ConnectionId, mark: oneshot::Sender<Option<Position>> },
     /// Up to where mailboxes were written since the last time.
     TakeMarks { marks: oneshot::Sender<Vec<(Target, Position)>> },
 }
@@ -192,10 +203,21 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Join {
     pub(crate) target: Target,
-    /// Nothing up to here is due to it.
+    /// Nothing up to here is due to it: the session joined later, or the client has it.
     pub(crate) floor: Position,
     /// What its log holds beyond the floor is due: read it before what is live.
     pub(crate) replay: bool,
+    /// Where the session joined: what stands from there to the floor, the client has.
+    pub(crate) joined: Position,
+}
+
+/// Where to begin to read a target's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begin {
+    pub(crate) target: Target,
+    pub(crate) after: Position,
+    /// What stands from here to `after`, another connection of the same session was given.
+    pub(crate) joined: Position,
 }
 
 /// Where a connection stands when a catch-up is about to read.
@@ -204,13 +226,13 @@ pub(crate) struct Standing {
     /// The last reliable position handed to the connection, by any channel.
     pub(crate) position: Position,
     /// Its targets, and from where to read each that the catch-up does not know yet.
-    pub(crate) targets: Vec<(Target, Position)>,
+    pub(crate) targets: Vec<Begin>,
 }
 
 /// Entries read from a connection's logs, merged in order of position.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Vec<OneOfCopies>,
     /// `Some` when the logs are read to their end: for each target, up to where. What was held back of it beyond follows.
     pub(crate) reached: Option<Vec<(Target, Position)>>,
 }

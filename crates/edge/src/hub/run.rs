@@ -17,6 +17,8 @@ use crate::pressure::Lateness;
 pub(crate) struct ShardConfig {
     pub(crate) heartbeat: HeartbeatTimes,
     pub(crate) outbox: OutboxLimits,
+    /// One clock gives all positions, so a connection's last one says where it stands in every channel.
+    pub(crate) one_clock: bool,
     /// Where connections that lag ask for a catch-up.
     pub(crate) lagging: mpsc::Sender<Lagging>,
     pub(crate) metrics: HubMetrics,

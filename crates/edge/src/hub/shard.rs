@@ -22,8 +22,8 @@ use super::outbox::{Class, Frame, Pushed, Written};
 use super::sink::{Flushed, Sink};
 use super::slot::{Admitted, Membership, Slot};
 use super::{
-    CloseReason, Command, Connection, ConnectionId, Join, Page, PageDone, Parting, ShardConfig, Signal,
-    Standing,
+    Begin, CloseReason, Command, Connection, ConnectionId, Join, Page, PageDone, Parting, ShardConfig,
+    Signal, Standing,
 };
 use crate::catchup::Lagging;
 use crate::delivery::{self, Delivery, Encoding};
@@ -87,7 +87,10 @@ impl Shard {
     pub(crate) fn obey(&mut self, command: Command) {
         match command {
             Command::Open { connection, encoding, sink } => self.open(connection, encoding, sink),
-            Command::Join { id, joins } => self.with_slot(id, |shard, key| shard.join(key, joins)),
+            Command::Join { id, joins, explicit_acks } => self.with_slot(id, |shard, key| {
+                shard.slots[key].explicit_acks |= explicit_acks;
+                shard.join(key, joins);
+            }),
             Command::Leave { id, targets } => {
                 self.with_slot(id, |shard, key| targets.iter().for_each(|target| shard.leave(key, target)));
             }
@@ -99,6 +102,9 @@ impl Shard {
             Command::Page { id, page, done } => self.with_slot(id, |shard, key| shard.page(key, page, done)),
             Command::Close { id, farewell, parting } => {
                 let _ = parting.send(self.close(id, farewell));
+            }
+            Command::Mark { id, mark } => {
+                let _ = mark.send(self.slot(id).and_then(|slot| slot.mailbox_written));
             }
             Command::TakeMarks { marks } => {
                 let _ = marks.send(self.marks.drain().collect());
@@ -116,10 +122,18 @@ impl Shard {
         for &key in subscribers {
             let key = key as Key;
             let slot = &mut self.slots[key];
+            if let Some(position) = delivery.begins_anew
+                && !slot.begin_anew(channel, position)
+            {
+                slot.connection.signal(Signal::Close(CloseReason::Unavailable));
+            }
             match slot.admit(delivery, channel, &self.config.outbox) {
                 Admitted::Queued { evicted } => {
                     if evicted > 0 {
                         metrics.dropped_outbox.increment(evicted as u64);
+                    }
+                    if let (false, Some(place)) = (self.config.one_clock, delivery.place) {
+                        slot.move_floor(channel, place.position);
                     }
                     if slot.touch(queue) {
                         self.dirty[queue].push_back(key);
@@ -189,7 +203,7 @@ impl Shard {
 
     fn join(&mut self, key: Key, joins: Vec<Join>) {
         let mut replays = Vec::new();
-        for Join { target, floor, replay } in joins {
+        for Join { target, floor, replay, joined } in joins {
             if self.membership(key, &target).is_some() {
                 continue;
             }
@@ -198,13 +212,15 @@ impl Shard {
                 slot.mailbox = Some(target.clone());
             }
             if replay {
-                replays.push((target.clone(), floor));
+                replays.push(Begin { target: target.clone(), after: floor, joined });
             }
             let channel = *self.by_target.entry(target).or_insert_with_key(|target| {
                 self.channels.insert(Channel { target: target.clone(), subscribers: Vec::new() }) as u32
             });
             let subscribers = &mut self.channels[channel as usize].subscribers;
-            slot.memberships.push(Membership { channel, index: subscribers.len() as u32, floor });
+            let membership = Membership { channel, index: subscribers.len() as u32, floor };
+            slot.memberships.push(membership);
+            slot.set_floor(slot.memberships.len() - 1, floor);
             subscribers.push(key as u32);
         }
         let slot = &mut self.slots[key];
@@ -255,8 +271,10 @@ impl Shard {
         let mut targets = Vec::with_capacity(memberships.len());
         for Membership { channel, floor, .. } in memberships {
             let target = self.channels[channel as usize].target.clone();
-            let from = self.slots[key].begin(&target, floor);
-            targets.push((target, from));
+            let slot = &mut self.slots[key];
+            // where each target has a clock of its own, its floor moves with it
+            let stands = if self.config.one_clock { slot.position().max(floor) } else { floor };
+            targets.push(slot.begin(&target, stands));
         }
         // a catch-up whose task is gone is no reason to fail
         let _ = held.send(Standing { position: self.slots[key].position(), targets });
@@ -300,7 +318,7 @@ impl Shard {
         if let Some(reached) = self.slots[key].page(page, done, &self.config.outbox) {
             for (target, floor) in reached {
                 if let Some(at) = self.membership(key, &target) {
-                    self.slots[key].memberships[at].floor = floor;
+                    self.slots[key].set_floor(at, floor);
                 }
             }
         }
@@ -315,7 +333,7 @@ impl Shard {
         let mut written = Written::default();
         let flushed = slot.sink.flush(&mut slot.outbox, &mut written);
         self.config.metrics.delivered(written.volatile, written.reliable);
-        if let (Some(position), Some(target)) = (written.mailbox, &slot.mailbox) {
+        if let (Some(position), Some(target), false) = (written.mailbox, &slot.mailbox, slot.explicit_acks) {
             slot.mailbox_written = Some(position);
             self.marks.insert(target.clone(), position);
         }

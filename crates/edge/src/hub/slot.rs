@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::outbox::{Class, Frame, Outbox, OutboxLimits, Pushed};
 use super::sink::Sink;
-use super::{Connection, Page, PageDone};
+use super::{Begin, Connection, Page, PageDone};
 use crate::delivery::{Delivery, Encoding};
 
 /// A channel that the connection is subscribed to.
@@ -34,6 +34,10 @@ pub(crate) struct Slot {
     pub(crate) mailbox_written: Option<Position>,
     /// The last reliable position queued.
     position: Position,
+    /// The connection has, or is not due, nothing beyond this: only up to here can a message be known to it.
+    known: Position,
+    /// Its client says itself what it has: what is written of its mailbox does not count.
+    pub(crate) explicit_acks: bool,
     /// Its sink takes no more for now.
     pub(crate) blocked: bool,
     touched: [bool; 2],
@@ -47,9 +51,9 @@ pub(crate) struct Slot {
 struct Lags {
     stage: Stage,
     /// Targets to be read from elsewhere than where the connection stands, by the next catch-up.
-    from: Vec<(Target, Position)>,
+    from: Vec<Begin>,
     /// Live frames held back while the end of the logs is read.
-    held: Vec<(Target, Frame)>,
+    held: Vec<(Target, OneOfCopies)>,
     /// The catch-up to tell when there is room for more.
     waiting: Option<(oneshot::Sender<PageDone>, PageDone)>,
 }
@@ -63,6 +67,13 @@ enum Stage {
     Reading,
     /// A catch-up reads what may be the end: live frames are held back.
     Holding,
+}
+
+/// A frame, and the number that it shares with its copies for other targets; 0: there are none.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOfCopies {
+    pub(crate) copies_id: u64,
+    pub(crate) frame: Frame,
 }
 
 /// What became of a message.
@@ -92,6 +103,8 @@ impl Slot {
             mailbox: None,
             mailbox_written: None,
             position: Position::ZERO,
+            known: Position::ZERO,
+            explicit_acks: false,
             blocked: false,
             touched: [false; 2],
             lags: None,
@@ -115,9 +128,11 @@ impl Slot {
         if let Some(lags) = &mut self.lags {
             return lags.admit(delivery, self.encoding, class, limits);
         }
-        if self.has(class, channel)
-            || (delivery.copies_id != 0 && self.copies.get_or_insert_default().knows(delivery.copies_id))
-        {
+        if self.has(class, channel) {
+            return Admitted::Known;
+        }
+        if self.has_copy(delivery.copies_id) {
+            self.queued(class, 0);
             return Admitted::Known;
         }
         match self.outbox.push(Frame { bytes: delivery.frame(self.encoding), class }, limits) {
@@ -129,6 +144,13 @@ impl Slot {
                     copies.forget(delivery.copies_id);
                 }
                 self.lags = Some(Box::default());
+                if let Class::Reliable { position, .. } = class
+                    && position <= self.position
+                {
+                    // one that comes late: the connection stands behind it already
+                    let after = Position(position.0 - 1);
+                    self.lag_from(vec![Begin { target: delivery.target.clone(), after, joined: after }]);
+                }
                 Admitted::Lags
             }
         }
@@ -136,7 +158,7 @@ impl Slot {
 
     /// From now on its reliable messages are read from the logs: of these targets from there, of others from where it
     /// stands.
-    pub(crate) fn lag_from(&mut self, from: Vec<(Target, Position)>) {
+    pub(crate) fn lag_from(&mut self, from: Vec<Begin>) {
         self.lags.get_or_insert_default().from.extend(from);
     }
 
@@ -145,16 +167,38 @@ impl Slot {
     pub(crate) fn hold(&mut self) -> Option<usize> {
         let lags = self.lags.as_mut()?;
         lags.stage = Stage::Holding;
-        Some(lags.held.drain(..).filter(|(_, frame)| frame.class == Class::Volatile).count())
+        Some(lags.held.drain(..).filter(|(_, held)| held.frame.class == Class::Volatile).count())
     }
 
     /// From where this target's log is to be read, unless a catch-up got further already.
-    pub(crate) fn begin(&mut self, target: &Target, floor: Position) -> Position {
+    pub(crate) fn begin(&mut self, target: &Target, stands: Position) -> Begin {
         let given = self.lags.as_mut().and_then(|lags| {
-            let at = lags.from.iter().position(|(t, _)| t == target)?;
-            Some(lags.from.swap_remove(at).1)
+            let at = lags.from.iter().position(|begin| begin.target == *target)?;
+            Some(lags.from.swap_remove(at))
         });
-        given.unwrap_or(self.position.max(floor))
+        given.unwrap_or_else(|| Begin { target: target.clone(), after: stands, joined: stands })
+    }
+
+    /// Nothing up to `floor` is due of this membership.
+    pub(crate) fn set_floor(&mut self, at: usize, floor: Position) {
+        self.memberships[at].floor = floor;
+        self.known = self.known.max(floor);
+    }
+
+    /// The connection has this channel's messages up to `position`.
+    pub(crate) fn move_floor(&mut self, channel: u32, position: Position) {
+        if let Some(membership) = self.memberships.iter_mut().find(|m| m.channel == channel) {
+            membership.floor = membership.floor.max(position);
+        }
+    }
+
+    /// The channel's positions begin anew behind `position`. False: a catch-up reads on from where they were.
+    pub(crate) fn begin_anew(&mut self, channel: u32, position: Position) -> bool {
+        for membership in self.memberships.iter_mut().filter(|m| m.channel == channel) {
+            membership.floor = membership.floor.min(position);
+        }
+        self.position = self.position.min(position);
+        self.lags.is_none()
     }
 
     /// The last reliable position queued, by any channel.
@@ -169,21 +213,21 @@ impl Slot {
         done: oneshot::Sender<PageDone>,
         limits: &OutboxLimits,
     ) -> Option<Vec<(Target, Position)>> {
-        for frame in page.frames {
-            self.append(frame);
+        for one in page.frames {
+            self.append(one);
         }
         let lags = self.lags.as_mut()?;
         let answer = match page.reached {
             None => PageDone::Continue,
             // too much was held back, or another target joined that the catch-up has not read
             Some(_) if lags.stage != Stage::Holding || !lags.from.is_empty() => PageDone::Continue,
-            Some(reached) => {
+            Some(mut reached) => {
                 let held = std::mem::take(&mut lags.held);
                 self.lags = None;
-                for (_, frame) in
-                    held.into_iter().filter(|(target, frame)| is_beyond(&reached, target, frame))
-                {
-                    self.append(frame);
+                for (target, one) in held {
+                    if reach(&mut reached, &target, &one.frame) {
+                        self.append(one);
+                    }
                 }
                 let _ = done.send(PageDone::Live);
                 return Some(reached);
@@ -214,19 +258,26 @@ impl Slot {
     /// Whether the connection was given this message by its log.
     fn has(&self, class: Class, channel: u32) -> bool {
         let Class::Reliable { position, .. } = class else { return false };
-        // beyond all it has is the rule; otherwise its floor decides
-        position <= self.position
-            && self.memberships.iter().any(|m| m.channel == channel && position <= m.floor)
+        // beyond all it knows is the rule; otherwise its floor decides
+        position <= self.known && self.memberships.iter().any(|m| m.channel == channel && position <= m.floor)
     }
 
-    fn append(&mut self, frame: Frame) {
-        self.queued(frame.class, 0);
-        self.outbox.append(frame);
+    /// Whether it was given a message of this number, by whatever target; from now on it was.
+    fn has_copy(&mut self, copies_id: u64) -> bool {
+        copies_id != 0 && self.copies.get_or_insert_default().knows(copies_id)
+    }
+
+    fn append(&mut self, one: OneOfCopies) {
+        self.queued(one.frame.class, 0);
+        if !self.has_copy(one.copies_id) {
+            self.outbox.append(one.frame);
+        }
     }
 
     fn queued(&mut self, class: Class, evicted: usize) -> Admitted {
         if let Class::Reliable { position, .. } = class {
             self.position = self.position.max(position);
+            self.known = self.known.max(position);
         }
         Admitted::Queued { evicted }
     }
@@ -263,15 +314,19 @@ impl Lags {
             self.stage = Stage::Reading;
             return Admitted::Later;
         }
-        self.held.push((delivery.target.clone(), Frame { bytes: delivery.frame(encoding), class }));
+        let frame = Frame { bytes: delivery.frame(encoding), class };
+        self.held.push((delivery.target.clone(), OneOfCopies { copies_id: delivery.copies_id, frame }));
         Admitted::Later
     }
 }
 
-/// Whether a frame that was held back stands beyond what the logs brought of its target.
-fn is_beyond(reached: &[(Target, Position)], target: &Target, frame: &Frame) -> bool {
+/// Whether a frame that was held back stands beyond what was reached of its target; that is reached too then.
+fn reach(reached: &mut [(Target, Position)], target: &Target, frame: &Frame) -> bool {
     let Class::Reliable { position, .. } = frame.class else { return true };
-    reached.iter().find(|(t, _)| t == target).is_none_or(|(_, upto)| position > *upto)
+    let Some((_, upto)) = reached.iter_mut().find(|(t, _)| t == target) else { return true };
+    let is_beyond = position > *upto;
+    *upto = position.max(*upto);
+    is_beyond
 }
 
 /// The numbers of the last messages with several targets.

@@ -7,7 +7,7 @@ mod record;
 
 use herald_wire::{Position, Target, TargetError, TargetKind};
 
-pub(crate) use self::record::Record;
+pub(crate) use self::record::{Record, Resumed};
 
 /// How much a session may hold.
 #[derive(Clone, Copy, Debug)]

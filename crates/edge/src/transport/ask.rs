@@ -115,7 +115,7 @@ impl AskError {
 /// Does what the client asks, and says how it is then.
 pub(crate) async fn answer(client: &mut Client, name: &str, json: &str) -> Result<Value, AskError> {
     match name {
-        "register" => client.register(registration(json)?, None).await?,
+        "register" => client.register(registration(json)?).await?,
         "leave" => client.leave(&leave(json)?).await?,
         "ack" => {
             client.ack(&acked(json)?).await?;

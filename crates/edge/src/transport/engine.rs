@@ -175,6 +175,10 @@ impl Engine {
     async fn heed(&mut self, signal: Signal) -> Flow {
         match signal {
             Signal::Superseded(target) => Box::pin(self.superseded(target)).await,
+            Signal::Unrecorded => {
+                Box::pin(self.client.record_again()).await;
+                ControlFlow::Continue(())
+            }
             Signal::Close(CloseReason::Disconnected(reason)) => {
                 tracing::debug!(sid = self.sid, "disconnected: {reason}");
                 let packet = self.protocol.disconnect();
@@ -186,10 +190,10 @@ impl Engine {
     }
 
     async fn superseded(&mut self, target: Target) -> Flow {
-        if let Err(e) = self.client.superseded(&target).await {
-            tracing::debug!(sid = self.sid, "superseded, but the record stays: {e}");
-        }
-        let TargetKind::Socket(socket_id) = target.kind() else { return ControlFlow::Continue(()) };
+        let lost = self.client.superseded(&target).await;
+        let (true, TargetKind::Socket(socket_id)) = (lost, target.kind()) else {
+            return ControlFlow::Continue(());
+        };
         let event = delivery::event(self.encoding(), "superseded", &json!({ "socketId": socket_id }));
         self.sent(self.client.send(event).await)
     }

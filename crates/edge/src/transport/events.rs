@@ -41,7 +41,8 @@ pub(crate) async fn serve(server: Server, request: Request<HttpBody>) -> Respons
     let Some(mut client) = engine::open(&server, Encoding::Events, Sink::Pull(chunks.clone())).await else {
         return full();
     };
-    if let Err(e) = Box::pin(client.register(asked, cursor.as_deref())).await {
+    let from = cursor.as_deref().map(|cursor| (cursor, Encoding::Events));
+    if let Err(e) = Box::pin(client.register_from(asked, from)).await {
         metrics::refused(e.code());
         let status = if e.is_ours() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
         client.close(Bytes::new()).await;
@@ -88,10 +89,8 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
             biased;
             signal = connection.signalled() => match signal {
                 Signal::Superseded(target) => {
-                    if let Err(e) = client.superseded(&target).await {
-                        tracing::debug!("superseded, but the record stays: {e}");
-                    }
-                    if let TargetKind::Socket(socket_id) = target.kind() {
+                    let lost = client.superseded(&target).await;
+                    if let (true, TargetKind::Socket(socket_id)) = (lost, target.kind()) {
                         let json = json!({ "socketId": socket_id });
                         let event = delivery::event(Encoding::Events, "superseded", &json);
                         if client.send(event).await.is_err() {
@@ -99,6 +98,7 @@ async fn converse(mut client: Client, chunks: mpsc::Sender<Vec<Bytes>>, _place: 
                         }
                     }
                 }
+                Signal::Unrecorded => client.record_again().await,
                 Signal::Close(reason) => break reason.label(),
             },
             () = chunks.closed() => break "client_closed",

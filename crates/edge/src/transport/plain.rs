@@ -145,11 +145,15 @@ impl Conversation {
     async fn heed(&mut self, signal: Signal) -> Flow {
         match signal {
             Signal::Superseded(target) => {
-                if let Err(e) = self.client.superseded(&target).await {
-                    tracing::debug!("superseded, but the record stays: {e}");
-                }
-                let TargetKind::Socket(socket_id) = target.kind() else { return ControlFlow::Continue(()) };
+                let lost = self.client.superseded(&target).await;
+                let (true, TargetKind::Socket(socket_id)) = (lost, target.kind()) else {
+                    return ControlFlow::Continue(());
+                };
                 self.tell("superseded", json!({ "socketId": socket_id })).await
+            }
+            Signal::Unrecorded => {
+                self.client.record_again().await;
+                ControlFlow::Continue(())
             }
             Signal::Close(reason) => {
                 // RFC 6455 section 7.4.1, and 4xxx for what is ours

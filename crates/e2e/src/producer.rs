@@ -40,6 +40,15 @@ impl DeadLetter {
     }
 }
 
+/// Says that a message was sent now, in milliseconds, as RabbitMQ's message-timestamp plugin does.
+pub fn sent_now() -> BasicProperties {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let mut headers = FieldTable::default();
+    let millis = i64::try_from(now).expect("before the year 292277026");
+    headers.insert("timestamp_in_ms".into(), AMQPValue::LongLongInt(millis));
+    BasicProperties::default().with_headers(headers)
+}
+
 impl Producer {
     /// Connects. `queue` is where [`Producer::send`] publishes to.
     pub async fn connect(url: &str, queue: &str) -> Self {
@@ -60,17 +69,6 @@ impl Producer {
         self.send_bytes(message.to_string().into_bytes(), properties).await;
     }
 
-    /// The same with the time of now, in milliseconds, as RabbitMQ's message-timestamp plugin gives it.
-    pub async fn send_now(&self, message: &Value) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
-        let mut headers = FieldTable::default();
-        headers.insert(
-            "timestamp_in_ms".into(),
-            AMQPValue::LongLongInt(i64::try_from(now).expect("before 292277026")),
-        );
-        self.send_with(message, BasicProperties::default().with_headers(headers)).await;
-    }
-
     /// The same with any body.
     pub async fn send_bytes(&self, body: impl Into<Bytes>, properties: BasicProperties) {
         let body = body.into();
@@ -89,15 +87,21 @@ impl Producer {
 
     /// Publishes many, and waits for RabbitMQ once.
     pub async fn send_all(&self, messages: &[Value]) {
+        let messages = messages.iter().map(|message| (message.clone(), BasicProperties::default()));
+        self.send_all_with(messages.collect()).await;
+    }
+
+    /// The same with properties.
+    pub async fn send_all_with(&self, messages: Vec<(Value, BasicProperties)>) {
         let mut confirms = Vec::with_capacity(messages.len());
-        let bodies: Vec<String> = messages.iter().map(Value::to_string).collect();
-        for body in &bodies {
+        for (message, properties) in messages {
+            let body = message.to_string();
             let publishing = self.channel.basic_publish(
                 "".into(),
                 self.queue.as_str().into(),
                 BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() },
                 body.as_bytes(),
-                BasicProperties::default().with_delivery_mode(2),
+                properties.with_delivery_mode(2),
             );
             confirms.push(publishing.await.expect("published"));
         }
@@ -109,8 +113,13 @@ impl Producer {
 
     /// How many messages of its queue RabbitMQ holds and has not handed out.
     pub async fn waiting(&self) -> u32 {
+        self.waiting_in(&self.queue).await
+    }
+
+    /// The same of another queue.
+    pub async fn waiting_in(&self, queue: &str) -> u32 {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = self.channel.queue_declare(self.queue.as_str().into(), options, FieldTable::default());
+        let declared = self.channel.queue_declare(queue.into(), options, FieldTable::default());
         declared.await.expect("the queue is there").message_count()
     }
 

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outstanding::{Outcome, Settled};
 use crate::plan::{Moment, Plan, Rules};
 use crate::sink::Sink;
-use crate::source::amqp::{AmqpError, Backlog, Delivery, Letter, Session};
+use crate::source::amqp::{AmqpError, Delivery, Letter, Session};
 use crate::source::queue::AmqpConfig;
 use crate::window::Window;
 
@@ -34,7 +34,9 @@ const CAREFUL_PREFETCH: u16 = 1;
 /// How often RabbitMQ is asked how much waits there, while messages must wait.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-type Asking = Pin<Box<dyn Future<Output = Option<Backlog>> + Send>>;
+/// Messages that wait, and consumers.
+type Backlog = Option<(u32, u32)>;
+type Asking = Pin<Box<dyn Future<Output = Backlog> + Send>>;
 type Delivering = Pin<Box<dyn Future<Output = (DeadLetters, Delivered)> + Send>>;
 
 /// What a message came with.
@@ -278,8 +280,8 @@ impl Pipeline {
         }
     }
 
-    fn note_backlog(&mut self, backlog: Option<Backlog>) {
-        let Some(Backlog { messages, consumers }) = backlog else { return };
+    fn note_backlog(&mut self, backlog: Backlog) {
+        let Some((messages, consumers)) = backlog else { return };
         self.metrics.queue_waiting.set(f64::from(messages));
         self.flow.note_backlog(f64::from(messages) / f64::from(consumers.max(1)));
     }
@@ -363,7 +365,7 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-async fn answered(asking: &mut Option<Asking>) -> Option<Backlog> {
+async fn answered(asking: &mut Option<Asking>) -> Backlog {
     match asking {
         Some(future) => {
             let backlog = future.await;

@@ -20,7 +20,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
-    ExchangeKind,
+    ExchangeKind, Queue,
 };
 use tokio::time::timeout;
 
@@ -153,13 +153,6 @@ pub(crate) struct Letter {
     pub(crate) refusal: Refusal,
 }
 
-/// What waits in the queue, and how many take from it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backlog {
-    pub(crate) messages: u32,
-    pub(crate) consumers: u32,
-}
-
 /// A connection that consumes. Dropping it closes it.
 pub(crate) struct Session {
     connection: Connection,
@@ -194,12 +187,8 @@ impl Session {
             let channel = connection.create_channel().await?;
             declare(&channel, config).await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let consuming = channel.basic_consume(
-                short(&config.queue),
-                ShortString::default(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            );
+            let (queue, tag, none) = (short(&config.queue), ShortString::default(), FieldTable::default());
+            let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), none);
             let refused = |source| AmqpError::Refused { what: format!("consuming {}", config.queue), source };
             let consumer = consuming.await.map_err(refused)?;
             Ok(Self { connection, channel, consumer, queue: config.queue.clone(), stash: None })
@@ -229,13 +218,12 @@ impl Session {
         Ok(deliveries)
     }
 
-    /// How much waits in the queue; `None` when RabbitMQ does not say. Outlives the session without harm.
-    pub(crate) fn backlog(&self) -> impl Future<Output = Option<Backlog>> + Send + use<> {
-        let (channel, queue) = (self.channel.clone(), short(&self.queue));
+    /// How many messages wait in the queue, and how many consumers take from it, if RabbitMQ says.
+    pub(crate) fn backlog(&self) -> impl Future<Output = Option<(u32, u32)>> + Send + use<> {
+        let (channel, name) = (self.channel.clone(), self.queue.clone());
         async move {
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let queue = channel.queue_declare(queue, options, FieldTable::default()).await.ok()?;
-            Some(Backlog { messages: queue.message_count(), consumers: queue.consumer_count() })
+            let queue = declare_queue(&channel, Declare::Passive, &name, Vec::new()).await.ok()?;
+            Some((queue.message_count(), queue.consumer_count()))
         }
     }
 
@@ -403,21 +391,20 @@ async fn within_open_timeout<T>(
     config: &AmqpConfig,
     opening: impl Future<Output = Result<T, AmqpError>>,
 ) -> Result<T, AmqpError> {
-    match timeout(OPEN_TIMEOUT, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(AmqpError::Timeout { server: config.url.to_string(), after: OPEN_TIMEOUT }),
-    }
+    let late = |_| Err(AmqpError::Timeout { server: config.url.to_string(), after: OPEN_TIMEOUT });
+    timeout(OPEN_TIMEOUT, opening).await.unwrap_or_else(late)
 }
 
 async fn connect(config: &AmqpConfig, name: &str) -> Result<Connection, AmqpError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = Connection::connect_uri(parse_url(&config.url)?, properties);
-    connecting.await.map_err(|source| AmqpError::Connect { server: config.url.to_string(), source })
+    Connection::connect_uri(parse_url(&config.url)?, properties)
+        .await
+        .map_err(|source| AmqpError::Connect { server: config.url.to_string(), source })
 }
 
 async fn declare(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
     declare_dead_letter(channel, config).await?;
-    declare_queue(channel, config.declare, &config.queue, config.arguments()).await
+    declare_queue(channel, config.declare, &config.queue, config.arguments()).await.map(drop)
 }
 
 async fn declare_dead_letter(channel: &Channel, config: &AmqpConfig) -> Result<(), AmqpError> {
@@ -445,7 +432,7 @@ async fn declare_queue(
     declare: Declare,
     name: &str,
     arguments: Vec<(&str, Argument)>,
-) -> Result<(), AmqpError> {
+) -> Result<Queue, AmqpError> {
     let passive = declare == Declare::Passive;
     let options = QueueDeclareOptions { passive, durable: true, ..Default::default() };
     let mut table = FieldTable::default();
@@ -457,7 +444,7 @@ async fn declare_queue(
         table.insert(short(name), value);
     }
     let declared = channel.queue_declare(short(name), options, table);
-    declared.await.map(drop).map_err(|source| refused(format!("the queue {name}"), source))
+    declared.await.map_err(|source| refused(format!("the queue {name}"), source))
 }
 
 fn refused(what: String, source: lapin::Error) -> AmqpError {

@@ -33,7 +33,8 @@ const die = (error) => {
 };
 process.on("unhandledRejection", die);
 
-const publisher = createClient({ url: settings.redis });
+// a timeout of its own for each command costs an AbortSignal each: a tenth of a unicast
+const publisher = createClient({ url: settings.redis, commandOptions: { timeout: undefined } });
 const subscriber = publisher.duplicate();
 for (const client of [publisher, subscriber]) client.on("error", die);
 await Promise.all([publisher.connect(), subscriber.connect()]);

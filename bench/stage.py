@@ -34,6 +34,12 @@ def binary(name):
     return str(path)
 
 
+def results_folder(name):
+    folder = ROOT / "bench/results" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def free_port(taken=set()):
     """Below the range from which the kernel takes ports for outgoing connections, and given only once."""
     while True:
@@ -47,8 +53,9 @@ def free_port(taken=set()):
 class Stage:
     """`with Stage("herald", edges=2) as stage:` has brokers and the system running, and ends them."""
 
-    def __init__(self, system, edges=2, logs=None, settings=()):
+    def __init__(self, system, edges=2, logs=None, settings=(), worker_arguments=()):
         self.system, self.count, self.settings = system, edges, dict(settings)
+        self.worker_arguments = [*worker_arguments, *(["--cork"] if system == "node-corked" else [])]
         self.logs = pathlib.Path(logs) if logs else None
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="herald-bench."))
         self.processes = {}  # name: Popen
@@ -65,7 +72,7 @@ class Stage:
             if self.system == "herald":
                 self._start_herald()
             elif self.system in SYSTEMS:
-                self._start_node(["--cork"] if self.system == "node-corked" else [])
+                self._start_node()
             elif self.system != "brokers":
                 die(f"no system {self.system}: one of {', '.join(SYSTEMS)}")
         except BaseException:
@@ -153,14 +160,14 @@ class Stage:
             environment = {**os.environ, "HERALD_ADMIN_LISTEN": f"127.0.0.1:{self.admin[name]}"}
             self._wait(name, lambda: subprocess.run(health, env=environment, capture_output=True).returncode == 0)
 
-    def _start_node(self, arguments):
+    def _start_node(self):
         if not (PEER / "node_modules").exists():
             die(f"install the peer first: npm ci --ignore-scripts --prefix {PEER.relative_to(ROOT)}")
         ports = {f"worker-{nth + 1}": free_port() for nth in range(self.count)}
         self.edges = [f"127.0.0.1:{port}" for port in ports.values()]
         for name, port in ports.items():
             self._spawn(name, ["node", "worker.mjs", "--port", str(port), "--redis", self.redis_url,
-                               "--amqp", self.amqp_url, *arguments], self.settings, PEER)
+                               "--amqp", self.amqp_url, *self.worker_arguments], self.settings, PEER)
         for name in ports:
             self._wait(name, lambda: "ready" in (self.home / f"{name}.log").read_text())
 

@@ -85,4 +85,4 @@ for (const worker of workers) {
 assert.equal((await channel.checkQueue(queue)).messageCount, 0, "something was not acknowledged");
 await channel.deleteQueue(queue);
 await connection.close();
-console.log(`node-peer: ${BURST + 4} messages reached ${clients.length} clients on ${ports.length} workers as they should`);
+console.log(`node-peer: ${BURST + 4} messages reached ${clients.length} clients as they should`);

@@ -102,7 +102,8 @@ function deliver(content) {
 }
 
 const consumer = await consume(settings, deliver, die);
-await new Promise((listening) => server.listen({ port: Number(settings.port), host: "127.0.0.1", backlog: 4096 }, listening));
+const place = { port: Number(settings.port), host: "127.0.0.1", backlog: 4096 };
+await new Promise((listening) => server.listen(place, listening));
 console.log(`ready ${settings.port}`);
 
 process.on("SIGTERM", async () => {

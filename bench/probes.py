@@ -74,10 +74,10 @@ class RedisBuffers:
         return sum(held), max(held, default=0)
 
 
-def metrics(address):
+def metrics(port):
     """A service's metrics without their labels: the sum of each name's series."""
     sums = {}
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=TIMEOUT_SECONDS) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_SECONDS) as answer:
         for line in answer.read().decode().splitlines():
             if line and not line.startswith("#"):
                 series, value = line.rsplit(" ", 1)

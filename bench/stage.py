@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BROKER = ROOT / "scripts/broker"
@@ -156,9 +157,7 @@ class Stage:
                 environment["HERALD_REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
             self._spawn(name, [binary(f"herald-{name.split('-')[0]}")], environment)
         for name in services:
-            health = [binary(f"herald-{name.split('-')[0]}"), "--check-health"]
-            environment = {**os.environ, "HERALD_ADMIN_LISTEN": f"127.0.0.1:{self.admin[name]}"}
-            self._wait(name, lambda: subprocess.run(health, env=environment, capture_output=True).returncode == 0)
+            self._wait(name, lambda: answers_ready(self.admin[name]))
 
     def _start_node(self):
         if not (PEER / "node_modules").exists():
@@ -181,6 +180,14 @@ class Stage:
 
     def _tail(self, name):
         return f"the end of its output:\n{(self.home / f'{name}.log').read_text()[-2000:]}"
+
+
+def answers_ready(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:  # nobody listens yet, or it says that it is not ready
+        return False
 
 
 def largest_of_group(group):

@@ -167,7 +167,7 @@ class Stage:
         for name, port in ports.items():
             self._spawn(name, ["node", "worker.mjs", "--port", str(port), "--redis", self.redis_url,
                                "--amqp", self.amqp_url, *self.worker_arguments], self.settings, PEER)
-        for name in ports:
+            # one after another: RabbitMQ fails when two connections create one quorum queue at the same time
             self._wait(name, lambda: "ready" in (self.home / f"{name}.log").read_text())
 
     def _wait(self, name, is_ready):

@@ -4,11 +4,10 @@ A search is done here by runs at constant rates, so that each system is judged b
 itself: p99 from the schedule under the objective, and everything due delivered.
 """
 
-import contextlib
 import json
+import re
 import subprocess
 import sys
-import threading
 import time
 
 from probes import QueueDepth
@@ -23,68 +22,64 @@ FIRST_RATE = {"group": 100, "client": 2000}  # messages/s, which everything sust
 PRECISION = 1.06  # a search ends when the best and the worst of it are this close
 EMPTY_SECONDS = 60
 CONNECT_RATE = 20_000  # more than anybody reaches: how fast clients connect is the system's doing
+CONNECT_PATIENCE_MS = 180_000
 
 
 def run(stage, arguments, result):
     """Runs it with these arguments, and returns what it wrote as JSON. Its summary goes to the terminal."""
-    command = [binary("herald-loadtest"), "--edges", ",".join(stage.edges), "--amqp-url", stage.amqp_url,
-               "--queue", stage.queue, "--json", str(result), *map(str, arguments)]
+    command = [*tool(stage), "--amqp-url", stage.amqp_url, "--queue", stage.queue, "--json", str(result),
+               *map(str, arguments)]
     status = subprocess.run(command, stdout=sys.stderr).returncode
     stage.check()
-    # it ends with an error too when messages were lost or came out of order, which is a result
     if not result.exists():
         sys.exit(f"bench: the load tool ended with code {status} and without a result: {' '.join(command)}")
     return json.loads(result.read_text())
 
 
+def tool(stage):
+    return [binary("herald-loadtest"), *(word for edge in stage.edges for word in ("--edge", edge))]
+
+
 def cast(scenario):
+    clients, size = scenario["clients"], scenario.get("group_size", 100)
     # Clients go to edges in turn and into groups in turn: an odd number of groups spreads each group over both edges
-    groups = scenario["clients"] // scenario["group_size"] | 1 if "group_size" in scenario else 0
-    return ["--clients", scenario["clients"], "--groups", groups, "--connect-rate", CONNECT_RATE,
-            "--data-bytes", DATA_BYTES]
+    while -(-clients // size) % 2 == 0:
+        size -= 1
+    return ["--clients", clients, "--group-size", size, "--connect-rate", CONNECT_RATE,
+            "--connect-patience-ms", CONNECT_PATIENCE_MS, "--data-bytes", DATA_BYTES]
 
 
-def streams(scenario, rates):
-    """`rates`: (class, messages/s) pairs."""
-    audience = {"group": "group", "client": "unicast"}[scenario["audience"]]
-    return [word for kind, rate in rates for word in ("--stream", f"{audience}:{kind}:{rate:.1f}")]
+def messages(scenario, rates):
+    """`rates`: messages/s by class."""
+    total = sum(rates.values())
+    return ["--workload", {"group": "group", "client": "unicast"}[scenario["audience"]], "--rate", f"{total:.3f}",
+            "--reliable", f"{rates.get('reliable', 0) / total:.6f}"]
 
 
 def times(seconds, drain=DRAIN_SECONDS):
-    return ["--warm-up", f"{WARM_UP_SECONDS}s", "--duration", f"{seconds}s", "--drain", f"{drain}s"]
+    return ["--warm-up-ms", WARM_UP_SECONDS * 1000, "--duration-ms", seconds * 1000, "--drain-ms", drain * 1000]
 
 
-def idle(stage, scenario, seconds, result, midway):
-    """Connects and does nothing; calls `midway` when all are connected and half of the time is over."""
-    result.parent.mkdir(parents=True, exist_ok=True)
-    command = [*cast(scenario), "--warm-up", "0s", "--duration", f"{seconds}s", "--drain", "0s"]
-    with at_half_time(stage, scenario["clients"], seconds, midway):
-        told = run(stage, command, result)
-    return {"connects_per_s": told["connected"]["clients"] / told["connected"]["seconds"]}
-
-
-@contextlib.contextmanager
-def at_half_time(stage, clients, seconds, midway):
-    def wait():
-        # every client is a socket of the edges: no question to the system, which would cost it something
-        while stage.sockets() < clients and not over.is_set():
-            time.sleep(0.2)
-        over.wait(seconds / 2)
-        midway()
-
-    over = threading.Event()
-    watcher = threading.Thread(target=wait)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+def idle(stage, scenario, seconds, midway):
+    """Connects and does nothing; calls `midway` in the middle of the time, when all are connected."""
+    command = [*tool(stage), *map(str, cast(scenario)), "--workload", "idle", "--duration-ms", str(seconds * 1000)]
+    with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            registered = re.search(r"(\d+) registered in ([\d.]+) s", line)
+            if registered:
+                time.sleep(seconds / 2)
+                midway()
+                process.stderr.read()
+                break
+        else:
+            sys.exit("bench: the load tool ended before its clients were registered")
+    return {"connects_per_s": int(registered[1]) / float(registered[2])}
 
 
 def constant(stage, scenario, rate, seconds, result):
     kind = "reliable" if scenario.get("reliable") else "volatile"
-    told = run(stage, [*cast(scenario), *streams(scenario, [(kind, rate)]), *times(seconds)], result)
+    told = run(stage, [*cast(scenario), *messages(scenario, {kind: rate}), *times(seconds)], result)
     report = told["report"]
     account = report["account"]
     return {"delivered": account["delivered"], "delivered_per_s": report["delivered_per_second"],
@@ -120,7 +115,7 @@ def mixed(stage, scenario, rates, options, result):
     """Several classes at once, whatever comes of it; `options` are seconds, seconds for draining, part stalled."""
     seconds, drain, stalled = options
     more = ["--stalled", stalled] if stalled else []
-    told = run(stage, [*cast(scenario), *streams(scenario, rates), *times(seconds, drain), *more], result)
+    told = run(stage, [*cast(scenario), *messages(scenario, rates), *times(seconds, drain), *more], result)
     report = told["report"]
     classes = [{"class": "reliable" if stream["reliable"] else "volatile", "offered": stream["offered"],
                 "due": stream["account"]["due"], "delivered": stream["account"]["delivered"],

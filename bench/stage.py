@@ -100,14 +100,6 @@ class Stage:
             found[kind] = largest_of_group(int(leader))
         return found
 
-    def sockets(self):
-        """How many clients are connected, as the kernel counts them."""
-        ports = {int(edge.rsplit(":", 1)[1]) for edge in self.edges}
-        with open("/proc/net/tcp") as table:
-            rows = [line.split() for line in table][1:]
-        # the server's half of each pair: its own port first, and established
-        return sum(row[3] == "01" and int(row[1].split(":")[1], 16) in ports for row in rows)
-
     def ctl(self, kind, *arguments):
         """redis-cli or rabbitmqctl, aimed at this stage's broker."""
         return self._broker(kind, "ctl", *arguments)

@@ -1,0 +1,123 @@
+//! `herald-loadtest`: settings in, a run, its report out. What is measured is the library's.
+
+mod output;
+mod settings;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use herald_chassis::config::{Stop, parse};
+use herald_chassis::{BoxError, MiMalloc};
+use herald_loadtest::search::Search;
+use herald_loadtest::{Load, Report};
+
+use output::Output;
+use settings::Settings;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+const FAULTY: u8 = 1;
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings: Settings = match parse(std::env::args_os()) {
+        Ok(settings) => settings,
+        Err(Stop::Answer(answer)) => {
+            let _ = write!(std::io::stdout(), "{answer}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Problems(problems)) => {
+            for line in problems.lines() {
+                let _ = writeln!(std::io::stderr(), "herald-loadtest: {line}");
+            }
+            return MISCONFIGURED.into();
+        }
+    };
+    herald_loadtest::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(&settings)),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(is_good) if is_good || !settings.strict => ExitCode::SUCCESS,
+        Ok(_) => FAULTY.into(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "herald-loadtest: {error}");
+            FAULTY.into()
+        }
+    }
+}
+
+/// `false` when the report has faults.
+async fn run(settings: &Settings) -> Result<bool, BoxError> {
+    let mut output = Output::new(settings)?;
+    let plan = settings.plan();
+    output.connecting(&plan);
+    let (mut load, connected) = Load::connect(plan, settings.patience()).await?;
+    output.connected(&connected);
+    if settings.is_idle() {
+        return idle(settings, &mut load, &mut output).await;
+    }
+    if settings.search {
+        return search(settings, &mut load, &mut output).await;
+    }
+    let report = round(settings, &mut load, &mut output, settings.rate()).await?;
+    output.report(&report)?;
+    Ok(report.faults().is_empty())
+}
+
+async fn round(
+    settings: &Settings,
+    load: &mut Load,
+    output: &mut Output,
+    rate: f64,
+) -> Result<Report, BoxError> {
+    output.watch();
+    let mut progress = load.progress();
+    let offer = settings.offer(rate);
+    let mut running = std::pin::pin!(load.run(&offer));
+    let mut second = progress.borrow().second;
+    loop {
+        tokio::select! {
+            report = &mut running => return Ok(report?),
+            changed = progress.changed() => {
+                let now = *progress.borrow_and_update();
+                if changed.is_ok() && now.second != second {
+                    second = now.second;
+                    output.progress(&now)?;
+                }
+            }
+        }
+    }
+}
+
+async fn idle(settings: &Settings, load: &mut Load, output: &mut Output) -> Result<bool, BoxError> {
+    output.watch();
+    tokio::time::sleep(settings.duration()).await;
+    let registered = load.registered().await?;
+    output.idle(registered);
+    Ok(registered == u64::from(settings.plan().cast.clients))
+}
+
+async fn search(settings: &Settings, load: &mut Load, output: &mut Output) -> Result<bool, BoxError> {
+    let mut search = Search::new(settings.rate(), settings.precision);
+    let mut best = None;
+    while let Some(rate) = search.next() {
+        let report = round(settings, load, output, rate).await?;
+        let is_good = report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
+        output.step(rate, is_good, &report);
+        search.tell(rate, is_good);
+        if is_good {
+            best = Some(report);
+        } else {
+            // what was too much is still on its way
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    let Some(report) = best else { return Err("no rate met the objective".into()) };
+    output.report(&report)?;
+    Ok(true)
+}

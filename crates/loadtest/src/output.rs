@@ -1,0 +1,129 @@
+//! What is printed and written: progress, the report, CSV, JSON, the cost of processes.
+
+use std::fmt::Arguments;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use herald_loadtest::usage::{self, Usage, Watched};
+use herald_loadtest::{Connected, Plan, Progress, Report};
+use serde::Serialize;
+
+use crate::settings::Settings;
+
+pub(crate) struct Output {
+    is_quiet: bool,
+    json: Option<PathBuf>,
+    csv: Option<File>,
+    names: Vec<String>,
+    watched: Vec<Watched>,
+    connected: Option<Connected>,
+}
+
+#[derive(Serialize)]
+struct Whole<'r> {
+    connected: Option<Connected>,
+    report: &'r Report,
+    processes: Vec<Usage>,
+}
+
+impl Output {
+    pub(crate) fn new(settings: &Settings) -> io::Result<Self> {
+        let csv = settings.csv.as_ref().map(File::create).transpose()?;
+        if let Some(mut csv) = csv.as_ref() {
+            writeln!(csv, "seconds,registered,offered,received,p50_ms,p99_ms")?;
+        }
+        Ok(Self {
+            is_quiet: settings.quiet,
+            json: settings.json.clone(),
+            csv,
+            names: settings.watch.clone(),
+            watched: Vec::new(),
+            connected: None,
+        })
+    }
+
+    fn say(&self, what: Arguments<'_>) {
+        if !self.is_quiet {
+            let _ = writeln!(io::stderr(), "{what}");
+        }
+    }
+
+    /// Begins to watch the named processes, and this one.
+    pub(crate) fn watch(&mut self) {
+        self.watched = self.names.iter().flat_map(|name| usage::find(name)).collect();
+        self.watched.extend(Watched::new(std::process::id()));
+    }
+
+    pub(crate) fn connecting(&self, plan: &Plan) {
+        self.say(format_args!(
+            "{} clients in {} groups connect to {} edges",
+            plan.cast.clients,
+            plan.cast.groups,
+            plan.edges.len()
+        ));
+    }
+
+    pub(crate) fn connected(&mut self, connected: &Connected) {
+        self.connected = Some(*connected);
+        let Connected { clients, seconds } = connected;
+        self.say(format_args!("{clients} registered in {seconds:.2} s: {:.0}/s", *clients as f64 / seconds));
+    }
+
+    pub(crate) fn progress(&mut self, now: &Progress) -> io::Result<()> {
+        let Progress { seconds, registered, offered, received, p50_ms, p99_ms, .. } = now;
+        self.say(format_args!(
+            "{seconds:6.1} s  {registered} clients  {offered} offered  {received} received  p50 {p50_ms:.2}  \
+             p99 {p99_ms:.2} ms"
+        ));
+        if let Some(csv) = &mut self.csv {
+            writeln!(csv, "{seconds:.3},{registered},{offered},{received},{p50_ms:.3},{p99_ms:.3}")?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn step(&self, rate: f64, is_good: bool, report: &Report) {
+        let verdict = if is_good { "good" } else { "too much" };
+        let why = report.faults().join("; ");
+        self.say(format_args!(
+            "{rate:.1} msg/s is {verdict}: {:.0} delivered/s, p99 {:.1} ms {why}",
+            report.delivered_per_second, report.latency.p99
+        ));
+    }
+
+    pub(crate) fn idle(&self, registered: u64) {
+        let mut out = io::stdout().lock();
+        let _ = writeln!(out, "{registered} clients are registered");
+        for usage in self.usages() {
+            let _ = writeln!(out, "{}", line(&usage));
+        }
+    }
+
+    pub(crate) fn report(&self, report: &Report) -> io::Result<()> {
+        let processes = self.usages();
+        let mut out = io::stdout().lock();
+        write!(out, "{report}")?;
+        for usage in &processes {
+            writeln!(out, "{}", line(usage))?;
+        }
+        let me = processes.iter().find(|usage| usage.pid == std::process::id());
+        if let Some(me) = me.filter(|_| processes.len() > 1) {
+            let all: f64 = processes.iter().map(|usage| usage.cores).sum();
+            writeln!(out, "the generator took {:.0} % of the CPU of all of these", 100.0 * me.cores / all.max(1e-9))?;
+        }
+        if let Some(path) = &self.json {
+            let whole = Whole { connected: self.connected, report, processes };
+            fs::write(path, serde_json::to_vec_pretty(&whole)?)?;
+        }
+        Ok(())
+    }
+
+    fn usages(&self) -> Vec<Usage> {
+        self.watched.iter().filter_map(Watched::usage).collect()
+    }
+}
+
+fn line(usage: &Usage) -> String {
+    let Usage { pid, name, cores, rss_mib } = usage;
+    format!("process      {name} ({pid}): {cores:.2} cores, {rss_mib:.1} MiB")
+}

@@ -22,6 +22,13 @@ const FAULTY: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == herald_loadtest::WORKER) {
+        herald_loadtest::raise_open_files();
+        return match herald_loadtest::work() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error.to_string()),
+        };
+    }
     let settings: Settings = match parse(std::env::args_os()) {
         Ok(settings) => settings,
         Err(Stop::Answer(answer)) => {
@@ -44,11 +51,13 @@ fn main() -> ExitCode {
     match ended {
         Ok(is_good) if is_good || !settings.strict => ExitCode::SUCCESS,
         Ok(_) => FAULTY.into(),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "herald-loadtest: {error}");
-            FAULTY.into()
-        }
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+fn failed(why: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "herald-loadtest: {why}");
+    FAULTY.into()
 }
 
 /// `false` when the report has faults.

@@ -37,6 +37,9 @@ pub(crate) struct Settings {
     /// Threads that hold clients
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number(1..=256_usize))]
     threads: usize,
+    /// Processes that hold clients, each with so many threads and an address 127.0.0.x of its own; 0 is this one
+    #[arg(long, value_name = "COUNT", default_value = "0", value_parser = number(0..=200_u32))]
+    processes: u32,
     /// How long all clients together may take to connect, beyond what the connect rate says
     #[arg(long = "connect-patience-ms", value_name = "MS", default_value = "30000", value_parser = millis(0..=3_600_000))]
     connect_patience: Duration,
@@ -220,6 +223,8 @@ impl Settings {
             cast,
             connect_rate: f64::from(self.connect_rate),
             threads: self.threads,
+            processes: self.processes,
+            program: None,
             publish,
             publishers: self.publishers,
             data_bytes: self.data_bytes,

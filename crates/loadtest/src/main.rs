@@ -116,7 +116,8 @@ async fn search(settings: &Settings, load: &mut Load, output: &mut Output) -> Re
     let mut best = None;
     while let Some(rate) = search.next() {
         let report = round(settings, load, output, rate).await?;
-        let is_good = report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
+        let is_good =
+            report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
         output.step(rate, is_good, &report);
         search.tell(rate, is_good);
         if is_good {

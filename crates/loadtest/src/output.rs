@@ -110,8 +110,10 @@ impl Output {
         }
         if !self.names.is_empty() {
             let cores = |all: &[&Usage]| all.iter().map(|usage| usage.cores).sum::<f64>();
-            let (ours, all): (Vec<&Usage>, Vec<&Usage>) =
-                (processes.iter().filter(|usage| usage.name == OWN_NAME).collect(), processes.iter().collect());
+            let (ours, all): (Vec<&Usage>, Vec<&Usage>) = (
+                processes.iter().filter(|usage| usage.name == OWN_NAME).collect(),
+                processes.iter().collect(),
+            );
             let share = 100.0 * cores(&ours) / cores(&all).max(1e-9);
             writeln!(out, "the generator took {share:.0} % of the CPU of all of these")?;
         }

@@ -270,9 +270,8 @@ mod tests {
 
     #[test]
     fn everyone_is_in_as_many_groups_as_said() {
-        let cast = Cast {
-            prefix: "x".into(), first: 0, held: 10, clients: 10, groups: 4, groups_per_client: 2
-        };
+        let cast =
+            Cast { prefix: "x".into(), first: 0, held: 10, clients: 10, groups: 4, groups_per_client: 2 };
         assert_eq!(cast.targets_of(3, Audience::Group), [3, 0]);
         assert_eq!(cast.targets_of(3, Audience::Client), [3]);
         assert_eq!(cast.name(Audience::Group, 3), "x-g000003");

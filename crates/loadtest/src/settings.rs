@@ -157,7 +157,11 @@ enum Workload {
 
 fn positive(value: &str) -> Result<f64, String> {
     let value: f64 = value.parse().map_err(|_| "is not a number")?;
-    if (0.001..=10_000_000.0).contains(&value) { Ok(value) } else { Err("is not between 0.001 and 10000000".into()) }
+    if (0.001..=10_000_000.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("is not between 0.001 and 10000000".into())
+    }
 }
 
 fn part(value: &str) -> Result<f64, String> {
@@ -174,7 +178,11 @@ impl herald_chassis::Settings for Settings {
         let ways = usize::from(!self.publish_http.is_empty()) + usize::from(self.amqp_url.is_some());
         let publishes = self.workload != Workload::Idle;
         let is_told = if publishes { ways == 1 } else { ways == 0 };
-        let what = if publishes { "give this or --publish-http, and not both" } else { "an idle run publishes nothing" };
+        let what = if publishes {
+            "give this or --publish-http, and not both"
+        } else {
+            "an idle run publishes nothing"
+        };
         problems.check(is_told, "--amqp-url", what);
         let is_narrow = f64::from(self.churn) <= f64::from(self.clients);
         problems.check(is_narrow, "--churn", "is more than there are clients");

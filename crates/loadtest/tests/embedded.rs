@@ -85,11 +85,8 @@ async fn a_storm_loses_nothing_that_is_reliable_when_clients_resume() {
     let herald = herald("load-storm");
     for protocol in [Protocol::SocketIo, Protocol::Plain] {
         let (mut load, _) = Load::connect(plan(herald.listen, protocol), PATIENCE).await.expect("connects");
-        let storm = Storm {
-            after: Duration::from_millis(300),
-            share: 1.0,
-            spread: Duration::from_millis(200),
-        };
+        let storm =
+            Storm { after: Duration::from_millis(300), share: 1.0, spread: Duration::from_millis(200) };
         let streams = vec![flow(Audience::Group, true, 100.0), flow(Audience::Group, false, 100.0)];
         let report = load.run(&Offer { storm: Some(storm), ..offer(streams) }).await.expect("runs");
         assert_eq!(report.events.cut, 50, "{report}");

@@ -107,7 +107,9 @@ impl Amqp {
     }
 
     async fn publish(&mut self, job: &Job, composer: &Composer) -> Result<PublisherConfirm, lapin::Error> {
-        let Some(link) = &self.link else { return Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into()) };
+        let Some(link) = &self.link else {
+            return Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into());
+        };
         self.body.clear();
         composer.write(job, &mut self.body);
         let is_reliable = composer.is_reliable(job);

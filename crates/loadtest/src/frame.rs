@@ -47,7 +47,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, FrameError> {
         0x88 => Kind::Close,
         0x89 => Kind::Ping,
         0x8a => Kind::Pong,
-        0x00..=0x7f | 0x80 => return Err(FrameError::Fragment),
+        0x00..=0x80 => return Err(FrameError::Fragment),
         _ => return Err(FrameError::Kind),
     };
     let (length, header) = match (second, rest) {

@@ -23,6 +23,7 @@ pub mod usage;
 pub use load::{Load, LoadError};
 pub use plan::{Audience, Behaviour, Cast, Flow, Offer, Plan, Protocol, Publish, Storm};
 pub use report::{Connected, Progress, Report};
+pub use swarm::{WORKER, work};
 
 /// Raises this process' limit of open files to the most it may have. Without, a thousand clients are too many.
 pub fn raise_open_files() {

@@ -40,7 +40,9 @@ pub enum LoadError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// Not all clients were registered in time.
-    #[error("only {registered} of {clients} clients were registered within {patience:?}; the last trouble: {trouble}")]
+    #[error(
+        "only {registered} of {clients} clients were registered within {patience:?}; the last trouble: {trouble}"
+    )]
     Connect {
         /// How many were.
         registered: u64,
@@ -70,7 +72,8 @@ impl Load {
         let started = Instant::now();
         let swarm = Swarm::start(&plan)?;
         // the number of this run, so that messages of another one are not taken for its own
-        let mut load = Self { plan, swarm, rounds: fastrand::u32(..) & !0xff, progress: watch::Sender::default() };
+        let mut load =
+            Self { plan, swarm, rounds: fastrand::u32(..) & !0xff, progress: watch::Sender::default() };
         let mut trouble = None;
         loop {
             let sample = load.sample().await?;
@@ -111,7 +114,8 @@ impl Load {
         let round = Arc::new(Round::new(self.rounds, offer, &self.plan.cast, now_us() + LEAD_US));
         let before = merged(self.swarm.ask(&Order::Begin(Round::clone(&round))).await?);
         publishers.begin(round.clone(), offer.drain);
-        let mut watch = Watch { round: &round, last: Times::new(), told: Instant::now(), received: (0, Instant::now()) };
+        let mut watch =
+            Watch { round: &round, last: Times::new(), told: Instant::now(), received: (0, Instant::now()) };
         let published = loop {
             tokio::select! {
                 published = publishers.done() => break published,

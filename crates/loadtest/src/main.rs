@@ -22,6 +22,13 @@ const FAULTY: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == herald_loadtest::WORKER) {
+        herald_loadtest::raise_open_files();
+        return match herald_loadtest::work() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error.to_string()),
+        };
+    }
     let settings: Settings = match parse(std::env::args_os()) {
         Ok(settings) => settings,
         Err(Stop::Answer(answer)) => {
@@ -44,11 +51,13 @@ fn main() -> ExitCode {
     match ended {
         Ok(is_good) if is_good || !settings.strict => ExitCode::SUCCESS,
         Ok(_) => FAULTY.into(),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "herald-loadtest: {error}");
-            FAULTY.into()
-        }
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+fn failed(why: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "herald-loadtest: {why}");
+    FAULTY.into()
 }
 
 /// `false` when the report has faults.
@@ -107,7 +116,8 @@ async fn search(settings: &Settings, load: &mut Load, output: &mut Output) -> Re
     let mut best = None;
     while let Some(rate) = search.next() {
         let report = round(settings, load, output, rate).await?;
-        let is_good = report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
+        let is_good =
+            report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
         output.step(rate, is_good, &report);
         search.tell(rate, is_good);
         if is_good {

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use crate::settings::Settings;
 
+const OWN_NAME: &str = "herald-loadtest";
+
 pub(crate) struct Output {
     is_quiet: bool,
     json: Option<PathBuf>,
@@ -52,7 +54,7 @@ impl Output {
     /// Begins to watch the named processes, and this one.
     pub(crate) fn watch(&mut self) {
         self.watched = self.names.iter().flat_map(|name| usage::find(name)).collect();
-        self.watched.extend(Watched::new(std::process::id()));
+        self.watched.extend(usage::family());
     }
 
     pub(crate) fn connecting(&self, plan: &Plan) {
@@ -106,10 +108,14 @@ impl Output {
         for usage in &processes {
             writeln!(out, "{}", line(usage))?;
         }
-        let me = processes.iter().find(|usage| usage.pid == std::process::id());
-        if let Some(me) = me.filter(|_| processes.len() > 1) {
-            let all: f64 = processes.iter().map(|usage| usage.cores).sum();
-            writeln!(out, "the generator took {:.0} % of the CPU of all of these", 100.0 * me.cores / all.max(1e-9))?;
+        if !self.names.is_empty() {
+            let cores = |all: &[&Usage]| all.iter().map(|usage| usage.cores).sum::<f64>();
+            let (ours, all): (Vec<&Usage>, Vec<&Usage>) = (
+                processes.iter().filter(|usage| usage.name == OWN_NAME).collect(),
+                processes.iter().collect(),
+            );
+            let share = 100.0 * cores(&ours) / cores(&all).max(1e-9);
+            writeln!(out, "the generator took {share:.0} % of the CPU of all of these")?;
         }
         if let Some(path) = &self.json {
             let whole = Whole { connected: self.connected, report, processes };

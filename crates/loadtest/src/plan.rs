@@ -1,6 +1,7 @@
 //! What is to be done: who the clients are, whom they connect to, what is sent to them, and what else they do. Data only.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,12 @@ pub struct Plan {
     pub cast: Cast,
     /// Clients that connect in a second, at most.
     pub connect_rate: f64,
-    /// Threads that hold clients.
+    /// Threads that hold clients, in each process.
     pub threads: usize,
+    /// Processes that hold clients; 0 is this one.
+    pub processes: u32,
+    /// Where `herald-loadtest` is, for those processes; this program itself if none.
+    pub program: Option<PathBuf>,
     /// Where messages are published.
     pub publish: Publish,
     /// How many publishers share the targets: a target's messages all go through one.
@@ -265,9 +270,8 @@ mod tests {
 
     #[test]
     fn everyone_is_in_as_many_groups_as_said() {
-        let cast = Cast {
-            prefix: "x".into(), first: 0, held: 10, clients: 10, groups: 4, groups_per_client: 2
-        };
+        let cast =
+            Cast { prefix: "x".into(), first: 0, held: 10, clients: 10, groups: 4, groups_per_client: 2 };
         assert_eq!(cast.targets_of(3, Audience::Group), [3, 0]);
         assert_eq!(cast.targets_of(3, Audience::Client), [3]);
         assert_eq!(cast.name(Audience::Group, 3), "x-g000003");

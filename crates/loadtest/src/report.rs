@@ -196,7 +196,10 @@ impl Report {
         fault(self.sender.refused, "messages not taken");
         fault(self.away, "clients without a connection at the end");
         if !self.sender.kept_up {
-            faults.push(format!("the generator could not keep up: p99 {:.1} ms late", self.sender.lateness.p99));
+            faults.push(format!(
+                "the generator could not keep up: p99 {:.1} ms late",
+                self.sender.lateness.p99
+            ));
         }
         faults
     }
@@ -238,8 +241,12 @@ impl Display for Report {
             let Account { due, delivered, lost, duplicated, out_of_order, undue, .. } = stream.account;
             let missed = if stream.reliable { "lost" } else { "shed" };
             writeln!(f, "{}: {:.0} msg/s, {} offered", stream.name, stream.rate, stream.offered)?;
-            writeln!(f, "  due {due}, delivered {delivered} ({:.0}/s), {missed} {lost}, duplicated {duplicated}, \
-                         out of order {out_of_order}, undue {undue}", stream.delivered_per_second)?;
+            writeln!(
+                f,
+                "  due {due}, delivered {delivered} ({:.0}/s), {missed} {lost}, duplicated {duplicated}, \
+                         out of order {out_of_order}, undue {undue}",
+                stream.delivered_per_second
+            )?;
             writeln!(f, "  latency    {}", stream.latency)?;
         }
         if self.connects.count > 0 {
@@ -248,14 +255,23 @@ impl Display for Report {
         if self.reconnects.count > 0 {
             writeln!(f, "reconnecting {}", self.reconnects)?;
         }
-        let Events { resumed, resume_refused, disconnected, cut, connect_failed, gaps, strays, .. } = self.events;
-        writeln!(f, "connections  {} of {} at the end; disconnected {disconnected}, cut {cut}, resumed {resumed}, \
+        let Events { resumed, resume_refused, disconnected, cut, connect_failed, gaps, strays, .. } =
+            self.events;
+        writeln!(
+            f,
+            "connections  {} of {} at the end; disconnected {disconnected}, cut {cut}, resumed {resumed}, \
                      not resumed {resume_refused}, attempts failed {connect_failed}, gaps told {gaps}, \
-                     strays {strays}", self.clients - self.away, self.clients)?;
+                     strays {strays}",
+            self.clients - self.away,
+            self.clients
+        )?;
         let Sender { lateness, unknown, refused, resent, reconnects, .. } = &self.sender;
         writeln!(f, "sender       late by {lateness}")?;
-        writeln!(f, "             unknown {unknown}, refused {refused}, sent again {resent}, \
-                     connections lost {reconnects}")?;
+        writeln!(
+            f,
+            "             unknown {unknown}, refused {refused}, sent again {resent}, \
+                     connections lost {reconnects}"
+        )?;
         if let Some(trouble) = &self.sender.trouble {
             writeln!(f, "             last trouble: {trouble}")?;
         }

@@ -25,7 +25,9 @@ impl Search {
             (None, None) => Some(self.start),
             (Some(good), None) => Some(good * 2.0).filter(|rate| *rate <= most),
             (None, Some(bad)) => Some(bad / 2.0).filter(|rate| *rate >= self.start / 2_f64.powi(STEPS_MAX)),
-            (Some(good), Some(bad)) => ((bad - good) / bad > self.precision).then(|| f64::midpoint(good, bad)),
+            (Some(good), Some(bad)) => {
+                ((bad - good) / bad > self.precision).then(|| f64::midpoint(good, bad))
+            }
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) struct Settings {
     /// Threads that hold clients
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number(1..=256_usize))]
     threads: usize,
+    /// Processes that hold clients, each with so many threads and an address 127.0.0.x of its own; 0 is this one
+    #[arg(long, value_name = "COUNT", default_value = "0", value_parser = number(0..=200_u32))]
+    processes: u32,
     /// How long all clients together may take to connect, beyond what the connect rate says
     #[arg(long = "connect-patience-ms", value_name = "MS", default_value = "30000", value_parser = millis(0..=3_600_000))]
     connect_patience: Duration,
@@ -154,7 +157,11 @@ enum Workload {
 
 fn positive(value: &str) -> Result<f64, String> {
     let value: f64 = value.parse().map_err(|_| "is not a number")?;
-    if (0.001..=10_000_000.0).contains(&value) { Ok(value) } else { Err("is not between 0.001 and 10000000".into()) }
+    if (0.001..=10_000_000.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err("is not between 0.001 and 10000000".into())
+    }
 }
 
 fn part(value: &str) -> Result<f64, String> {
@@ -171,7 +178,11 @@ impl herald_chassis::Settings for Settings {
         let ways = usize::from(!self.publish_http.is_empty()) + usize::from(self.amqp_url.is_some());
         let publishes = self.workload != Workload::Idle;
         let is_told = if publishes { ways == 1 } else { ways == 0 };
-        let what = if publishes { "give this or --publish-http, and not both" } else { "an idle run publishes nothing" };
+        let what = if publishes {
+            "give this or --publish-http, and not both"
+        } else {
+            "an idle run publishes nothing"
+        };
         problems.check(is_told, "--amqp-url", what);
         let is_narrow = f64::from(self.churn) <= f64::from(self.clients);
         problems.check(is_narrow, "--churn", "is more than there are clients");
@@ -220,6 +231,8 @@ impl Settings {
             cast,
             connect_rate: f64::from(self.connect_rate),
             threads: self.threads,
+            processes: self.processes,
+            program: None,
             publish,
             publishers: self.publishers,
             data_bytes: self.data_bytes,

@@ -63,7 +63,10 @@ impl Times {
 
     /// How many there were of each value, as two numbers each.
     pub fn values(&self) -> Vec<(u64, u64)> {
-        self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_since_last_iteration())).collect()
+        self.0
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+            .collect()
     }
 }
 

@@ -35,6 +35,19 @@ pub fn find(pid_or_name: &str) -> Vec<Watched> {
     named.filter(|one| one.name == pid_or_name || one.pid.to_string() == pid_or_name).collect()
 }
 
+/// This process and those that it started.
+pub fn family() -> Vec<Watched> {
+    let me = std::process::id();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid == me || parent(*pid) == Some(me)).filter_map(Watched::new).collect()
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 impl Watched {
     /// Begins to watch; `None` when there is no such process.
     pub fn new(pid: u32) -> Option<Self> {

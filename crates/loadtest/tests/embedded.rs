@@ -27,6 +27,8 @@ fn plan(edge: SocketAddr, protocol: Protocol) -> Plan {
         cast: Cast { prefix, first: 0, held: 50, clients: 50, groups: 5, groups_per_client: 2 },
         connect_rate: 1_000.0,
         threads: 2,
+        processes: 0,
+        program: None,
         publish: Publish::Http(vec![edge]),
         publishers: 2,
         data_bytes: 200,
@@ -83,11 +85,8 @@ async fn a_storm_loses_nothing_that_is_reliable_when_clients_resume() {
     let herald = herald("load-storm");
     for protocol in [Protocol::SocketIo, Protocol::Plain] {
         let (mut load, _) = Load::connect(plan(herald.listen, protocol), PATIENCE).await.expect("connects");
-        let storm = Storm {
-            after: Duration::from_millis(300),
-            share: 1.0,
-            spread: Duration::from_millis(200),
-        };
+        let storm =
+            Storm { after: Duration::from_millis(300), share: 1.0, spread: Duration::from_millis(200) };
         let streams = vec![flow(Audience::Group, true, 100.0), flow(Audience::Group, false, 100.0)];
         let report = load.run(&Offer { storm: Some(storm), ..offer(streams) }).await.expect("runs");
         assert_eq!(report.events.cut, 50, "{report}");
@@ -97,6 +96,20 @@ async fn a_storm_loses_nothing_that_is_reliable_when_clients_resume() {
         assert!(volatile.due < 100 * 20 && volatile.due == volatile.delivered + volatile.lost, "{report}");
         assert_eq!(report.away, 0);
     }
+}
+
+#[tokio::test]
+async fn processes_count_together() {
+    let herald = herald("load-processes");
+    let mut plan = plan(herald.listen, Protocol::SocketIo);
+    plan.processes = 2;
+    plan.program = Some(herald_e2e::place::binary("herald-loadtest"));
+    let (mut load, connected) = Load::connect(plan, PATIENCE).await.expect("connects");
+    assert_eq!(connected.clients, 50);
+    let streams = vec![flow(Audience::Group, true, 50.0), flow(Audience::Client, false, 100.0)];
+    let report = load.run(&offer(streams)).await.expect("runs");
+    assert_eq!(report.account, exactly(50 * 20 + 100), "{report}");
+    assert_eq!(report.latency.count, (50 * 20 + 100) * 4 / 5, "of what was scheduled after the warm-up");
 }
 
 #[tokio::test]

@@ -258,8 +258,7 @@ impl Client {
     /// What `register` says.
     fn registration(&self, cast: &Cast) -> Value {
         let groups = cast.targets_of(self.number, Audience::Group);
-        let groups: Vec<String> =
-            groups.into_iter().map(|group| cast.name(Audience::Group, group)).collect();
+        let groups: Vec<String> = groups.into_iter().map(|group| cast.name(Audience::Group, group)).collect();
         json!({"socketId": cast.name(Audience::Client, self.number), "groupFlag": groups})
     }
 

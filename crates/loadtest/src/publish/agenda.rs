@@ -38,8 +38,9 @@ impl Agenda {
     /// The next message that is due.
     pub(crate) fn next(&mut self, now_us: u64) -> Option<Job> {
         let pending = self.streams.iter().enumerate().filter(|(_, (schedule, next))| *next < schedule.count);
-        let (stream, at_us) =
-            pending.map(|(stream, (schedule, next))| (stream, schedule.at_us(*next))).min_by_key(|(_, at)| *at)?;
+        let (stream, at_us) = pending
+            .map(|(stream, (schedule, next))| (stream, schedule.at_us(*next)))
+            .min_by_key(|(_, at)| *at)?;
         if at_us > now_us {
             return None;
         }
@@ -118,8 +119,14 @@ mod tests {
 
     #[test]
     fn nothing_leaves_early_and_nothing_is_skipped_when_late() {
-        let round =
-            Round { run: 1, streams: vec![stream(1_000.0, 3, 1)], measure_from_us: 0, start_us: 0, end_us: 0, storm: None };
+        let round = Round {
+            run: 1,
+            streams: vec![stream(1_000.0, 3, 1)],
+            measure_from_us: 0,
+            start_us: 0,
+            end_us: 0,
+            storm: None,
+        };
         let mut agenda = Agenda::new(&round, 0, 1);
         assert_eq!(agenda.next(999), None);
         assert_eq!(agenda.next(1_000).map(|job| job.number), Some(1));

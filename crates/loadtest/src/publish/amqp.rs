@@ -101,13 +101,15 @@ impl Amqp {
         }
         while let Some((_, confirm)) = self.unconfirmed.front_mut() {
             let Some(answer) = confirm.now_or_never() else { break };
-            self.confirmed(answer?);
+            self.confirmed(&answer?);
         }
         Ok(())
     }
 
     async fn publish(&mut self, job: &Job, composer: &Composer) -> Result<PublisherConfirm, lapin::Error> {
-        let Some(link) = &self.link else { return Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into()) };
+        let Some(link) = &self.link else {
+            return Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into());
+        };
         self.body.clear();
         composer.write(job, &mut self.body);
         let is_reliable = composer.is_reliable(job);
@@ -130,12 +132,12 @@ impl Amqp {
     async fn await_oldest(&mut self) -> Result<(), lapin::Error> {
         if let Some((_, confirm)) = self.unconfirmed.front_mut() {
             let answer = confirm.await?;
-            self.confirmed(answer);
+            self.confirmed(&answer);
         }
         Ok(())
     }
 
-    fn confirmed(&mut self, answer: Confirmation) {
+    fn confirmed(&mut self, answer: &Confirmation) {
         let Some((job, _)) = self.unconfirmed.pop_front() else { return };
         if !matches!(answer, Confirmation::Ack(None) | Confirmation::NotRequested) {
             self.fates.refused.push(job);

@@ -131,8 +131,10 @@ pub(crate) struct Publishers {
 impl Publishers {
     /// Connects them. They do nothing before they [`begin`](Self::begin).
     pub(crate) async fn connect(plan: &Plan) -> Result<Self, PublishError> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Start)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(PublishError::Start)?;
         let (connected, told) = oneshot::channel();
         let (start, started) = oneshot::channel();
         let (finished, done) = oneshot::channel();
@@ -146,7 +148,8 @@ impl Publishers {
                 };
                 let _ = connected.send(Ok(()));
                 if let Ok((round, patience)) = started.await {
-                    let _ = finished.send(run(lanes(&plan, outlets, (&round, patience), &count), &round).await);
+                    let _ =
+                        finished.send(run(lanes(&plan, outlets, (&round, patience), &count), &round).await);
                 }
             });
         };

@@ -3,6 +3,7 @@
 
 mod dial;
 mod link;
+mod remote;
 mod worker;
 
 use std::sync::{Arc, mpsc};
@@ -10,6 +11,8 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc as replies;
+
+pub use remote::{WORKER, work};
 
 use crate::plan::{Cast, Plan, Round};
 use crate::tally::{Events, Tally, Times};
@@ -82,10 +85,13 @@ impl Sample {
     }
 }
 
-/// The threads of this process.
+/// The threads of this process, or the processes whose clients count as its own.
 #[derive(Debug)]
 pub(crate) struct Swarm {
     workers: Vec<Handle>,
+    remotes: Vec<remote::Remote>,
+    /// How many answers an order has.
+    answers: usize,
     replies: replies::Receiver<Reply>,
 }
 
@@ -106,9 +112,12 @@ pub(crate) enum SwarmError {
 }
 
 impl Swarm {
-    /// Starts the threads; clients begin to connect at once.
+    /// Starts the threads or processes; clients begin to connect at once.
     pub(crate) fn start(plan: &Plan) -> Result<Self, SwarmError> {
         let threads = plan.threads.max(1);
+        if plan.processes > 0 {
+            return Self::start_processes(plan, threads);
+        }
         let (answer, replies) = replies::channel(threads * 2);
         let plan = Arc::new(plan.clone());
         let workers = (0..threads)
@@ -122,7 +131,16 @@ impl Swarm {
                 Ok(Handle { orders: Some(orders), waker, thread: Some(thread) })
             })
             .collect::<std::io::Result<_>>()?;
-        Ok(Self { workers, replies })
+        Ok(Self { workers, remotes: Vec::new(), answers: threads, replies })
+    }
+
+    fn start_processes(plan: &Plan, threads: usize) -> Result<Self, SwarmError> {
+        let program = plan.program.clone().map_or_else(std::env::current_exe, Ok)?;
+        let answers = threads * plan.processes as usize;
+        let (answer, replies) = replies::channel(answers * 2);
+        let start = |part: Plan| remote::Remote::start(&program, &part, answer.clone());
+        let remotes = remote::parts(plan).into_iter().map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { workers: Vec::new(), remotes, answers, replies })
     }
 
     /// Gives every thread an order, and returns their answers.
@@ -132,8 +150,11 @@ impl Swarm {
             orders.send(order.clone()).map_err(|_| SwarmError::Gone)?;
             worker.waker.wake()?;
         }
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for _ in &self.workers {
+        for remote in &mut self.remotes {
+            remote.order(order)?;
+        }
+        let mut answers = Vec::with_capacity(self.answers);
+        for _ in 0..self.answers {
             answers.push(self.replies.recv().await.ok_or(SwarmError::Gone)?);
         }
         Ok(answers)

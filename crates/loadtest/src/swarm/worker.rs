@@ -296,7 +296,9 @@ impl Worker {
     }
 
     fn churn(&mut self, now_us: u64) {
-        let Some(index) = (!self.slots.is_empty()).then(|| fastrand::usize(..self.slots.len())) else { return };
+        let Some(index) = (!self.slots.is_empty()).then(|| fastrand::usize(..self.slots.len())) else {
+            return;
+        };
         let slot = &mut self.slots[index];
         if slot.client.is_live() && slot.stall == Stall::No {
             slot.client.forget();

@@ -204,6 +204,12 @@ impl Flow {
         self.0.pressed.load(Ordering::Relaxed)
     }
 
+    /// As if messages had to wait, until the next step.
+    #[cfg(test)]
+    pub(crate) fn press(&self) {
+        self.0.pressed.store(true, Ordering::Relaxed);
+    }
+
     /// One step of the controller.
     fn step(&self, heard: Option<&Heard>, backlog_bytes: u64) -> Step {
         let mut state = self.lock();

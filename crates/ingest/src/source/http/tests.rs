@@ -37,6 +37,11 @@ fn intake(config: HttpConfig) -> (Intake, Bus) {
     (Intake::new(config, RULES, (bus.clone(), flow), Context::new().tasks), bus)
 }
 
+fn intake_with(flow: &Flow) -> Intake {
+    let bus = Bus::memory(LogConfig::default());
+    Intake::new(config(), RULES, (bus, flow.clone()), Context::new().tasks)
+}
+
 async fn ask(intake: &Intake, request: http::request::Builder, body: impl Into<Bytes>) -> Answer {
     let response = intake.answer(request.body(Full::new(body.into())).unwrap()).await;
     let (parts, body) = response.into_parts();
@@ -255,4 +260,34 @@ proptest! {
         });
         prop_assert!([200, 400, 413, 422].contains(&status), "{status}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_while_messages_must_and_is_sent_away_after_a_second() {
+    let flow = Flow::new(TARGET_DEFAULT);
+    let intake = intake_with(&flow);
+    let start = tokio::time::Instant::now();
+    flow.spend(flow.room() + 500);
+    let passed = ask(&intake, post(), r#"{"socketSessionId":"a","isVolatile":false}"#).await;
+    assert_eq!(passed.status, 200);
+    assert!((450..=550).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    flow.spend(1_000_000);
+    let sent_away = ask(&intake, post(), r#"{"socketSessionId":"a"}"#).await;
+    assert_eq!((sent_away.status, sent_away.code()), (503, "overloaded"));
+    assert_eq!(sent_away.headers[header::RETRY_AFTER], "1");
+}
+
+#[tokio::test]
+async fn a_volatile_message_that_had_to_wait_too_long_is_shed_and_a_reliable_one_is_not() {
+    let flow = Flow::new(TARGET_DEFAULT);
+    let intake = intake_with(&flow);
+    flow.press();
+    // a quarter of a second's worth
+    flow.spend(flow.room() + 250);
+    let both = r#"[{"socketSessionId":"a"},{"socketSessionId":"a","isVolatile":false}]"#;
+    let answer = ask(&intake, post(), both).await;
+    assert_eq!(answer.status, 200);
+    let results = &answer.body["results"];
+    assert_eq!((&results[0]["accepted"], &results[0]["error"]["code"]), (&false.into(), &"shed".into()));
+    assert_eq!(results[1]["accepted"], true);
 }

@@ -12,7 +12,8 @@ async fn under_faults_of_every_kind_nothing_reliable_is_lost_doubled_or_out_of_o
     println!("{report}");
     let total = report.total();
     assert_eq!(total.reliable[1..], [0, 0, 0], "lost, twice, disordered:\n{report}");
-    assert_eq!((report.gaps, report.sessions_lost, report.foreign), (0, 0, 0), "{report}");
+    // a gap may be told: a Redis that is killed may lose its last writes by its own rule, and edges cannot know whose
+    assert_eq!((report.sessions_lost, report.foreign), (0, 0), "{report}");
     // it shows something only if there was something to lose, and clients had to come back for it
     assert!(total.faults > 50 && total.reliable[0] > 5_000 && report.connects > 60, "{report}");
     assert!(

@@ -29,7 +29,7 @@ async fn closed(edge: &Process, reason: &str) {
 async fn a_session_keeps_its_socket_id_when_the_edge_it_left_hears_of_it_late() {
     let herald = Herald::named("half-open").edges(2).registries(1).start();
     let balancer = Balancer::start(&[herald.edge(0)]).await;
-    let (_, pid) = registered(balancer.listen, json!({"socketId": "me", "groupFlag": "g"})).await;
+    let (_page, pid) = registered(balancer.listen, json!({"socketId": "me", "groupFlag": "g"})).await;
     balancer.vanish();
     let mut client = resumed(herald.edge(1), &pid, None).await;
     // told by the registry that it lost the socketId, it finds that its own session has it

@@ -78,6 +78,9 @@ impl ClientError {
     }
 }
 
+/// How long a farewell waits for Redis.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Who claims a socketId that a connection held.
 enum Winner {
     OtherSession,
@@ -242,9 +245,20 @@ impl Client {
         }
     }
 
-    /// Ends the connection; the session stays on Redis for as long as it is kept. `farewell` is the last that is sent.
+    /// Ends the connection; the session stays on Redis for as long as it is kept. `farewell` is the last that is sent: who
+    /// comes back then finds how far its mailbox was written, if Redis answers.
     pub(crate) async fn close(self, farewell: Bytes) {
         let Self { services, connection, session, pid, .. } = self;
+        let mut saved = None;
+        if session.socket_target().is_some() {
+            let (mark, marked) = oneshot::channel();
+            if services.hub.send(connection.id, Command::Mark { id: connection.id, mark }).await.is_err() {
+                return;
+            }
+            saved = marked.await.ok().flatten();
+            let saving = save_sent(&services, &session, saved);
+            let _ = timeout_at(Instant::now() + FAREWELL_PATIENCE, saving).await;
+        }
         let (parting, parted) = oneshot::channel();
         let close = Command::Close { id: connection.id, farewell, parting };
         if services.hub.send(connection.id, close).await.is_err() {
@@ -256,10 +270,8 @@ impl Client {
         }
         services.interest.release(session.targets()).await;
         let mark = parted.await.ok().and_then(|parting| parting.mailbox);
-        if let (Some(position), Some(target)) = (mark, session.socket_target())
-            && let Err(e) = services.bus.save_sent(&[(target.clone(), position)], services.retention).await
-        {
-            tracing::debug!("cannot save how far a mailbox was written: {e}");
+        if mark != saved {
+            save_sent(&services, &session, mark).await;
         }
     }
 
@@ -386,5 +398,13 @@ impl Client {
 
     fn command_leave(&self, targets: Vec<Target>) -> Command {
         Command::Leave { id: self.connection.id, targets }
+    }
+}
+
+/// Notes up to where a session's mailbox was written.
+async fn save_sent(services: &Services, session: &Session, mark: Option<Position>) {
+    let (Some(target), Some(position)) = (session.socket_target(), mark) else { return };
+    if let Err(e) = services.bus.save_sent(&[(target.clone(), position)], services.retention).await {
+        tracing::debug!("cannot save how far a mailbox was written: {e}");
     }
 }

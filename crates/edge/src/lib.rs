@@ -205,7 +205,11 @@ fn start_feed(
         metrics: metrics.clone(),
     };
     let stopping = inner.clone();
-    ctx.tasks.spawn("feed", async move { task.run(feed, stopping).await });
+    ctx.tasks.spawn("feed", async move {
+        let ended = task.run(feed, stopping.clone()).await;
+        // at the end the hub may be the first to end
+        if stopping.hard_token().is_cancelled() { Ok(()) } else { ended }
+    });
     let probing = Probing {
         bus: parts.bus.clone(),
         subscriptions,

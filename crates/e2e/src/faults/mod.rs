@@ -115,6 +115,10 @@ impl Run {
             .set("edge", "HERALD_PING_INTERVAL_MS", "2000")
             .set("edge", "HERALD_PING_TIMEOUT_MS", "2000")
             .set("edge", "HERALD_OUTBOX_FRAMES", "64")
+            // a drain that cannot be finished, with Redis gone, is to end before the suite loses patience
+            .set("edge", "HERALD_SHUTDOWN_GRACE_MS", "10000")
+            .set("ingest", "HERALD_SHUTDOWN_GRACE_MS", "10000")
+            .set("registry", "HERALD_SHUTDOWN_GRACE_MS", "10000")
             .start()
     }
 }

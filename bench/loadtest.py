@@ -41,11 +41,7 @@ def tool(stage):
 
 
 def cast(scenario):
-    clients, size = scenario["clients"], scenario.get("group_size", 100)
-    # Clients go to edges in turn and into groups in turn: an odd number of groups spreads each group over both edges
-    while -(-clients // size) % 2 == 0:
-        size -= 1
-    return ["--clients", clients, "--group-size", size, "--connect-rate", CONNECT_RATE,
+    return ["--clients", scenario["clients"], "--group-size", scenario.get("group_size", 100), "--connect-rate", CONNECT_RATE,
             "--connect-patience-ms", CONNECT_PATIENCE_MS, "--data-bytes", DATA_BYTES]
 
 

@@ -258,6 +258,13 @@ impl Cast {
         }
     }
 
+    /// In which turn a client is to choose its edge: those of one group come in turns behind each other, so that every
+    /// edge gets as many of each.
+    pub fn turn(&self, client: u32) -> u32 {
+        let groups = self.groups.max(1);
+        (client / groups).wrapping_add(client % groups)
+    }
+
     /// The numbers of the clients that this process holds.
     pub fn numbers(&self) -> std::ops::Range<u32> {
         self.first..self.first + self.held
@@ -267,6 +274,23 @@ impl Cast {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_edge_gets_as_many_of_each_group() {
+        for (clients, groups, edges) in
+            [(1_000, 10, 2), (1_000, 11, 2), (600, 6, 6), (300, 300, 3), (90, 0, 3)]
+        {
+            let cast =
+                Cast { prefix: "x".into(), first: 0, held: clients, clients, groups, groups_per_client: 1 };
+            let mut counts = std::collections::HashMap::<_, u32>::new();
+            for client in 0..clients {
+                let group = if groups == 0 || groups == clients { 0 } else { client % groups };
+                *counts.entry((group, cast.turn(client) % edges)).or_default() += 1;
+            }
+            let each = counts.values();
+            assert!(each.clone().max().unwrap() - each.min().unwrap() <= 1, "{clients} {groups} {edges}");
+        }
+    }
 
     #[test]
     fn everyone_is_in_as_many_groups_as_said() {

@@ -310,7 +310,8 @@ impl Worker {
     fn dial(&mut self, index: usize, now_us: u64) {
         let slot = &mut self.slots[index];
         let edges = &self.plan.edges;
-        let edge = edges[(slot.client.number as usize + slot.attempts as usize) % edges.len()];
+        let turn = self.plan.cast.turn(slot.client.number).wrapping_add(slot.attempts);
+        let edge = edges[turn as usize % edges.len()];
         let dialled = Link::dial(edge, self.plan.source, slot.stall != Stall::No).and_then(|mut link| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut link.stream, Token(index), interest)?;

@@ -46,6 +46,9 @@ pub(crate) async fn run(config: ShardConfig, mut queues: ShardQueues) {
     let mut appending: Option<Appending> = None;
     loop {
         let next_beat = shard.next_heartbeat();
+        let now = Instant::now();
+        let next_write = shard.next_write(now);
+        let works_on = appending.is_some() || next_write.is_some_and(|at| at <= now);
         tokio::select! {
             biased;
             taken = queues.commands.recv_many(&mut commands, COMMANDS_AT_ONCE) => {
@@ -61,7 +64,8 @@ pub(crate) async fn run(config: ShardConfig, mut queues: ShardQueues) {
             () = sleep_until(next_beat.unwrap_or_else(Instant::now)), if next_beat.is_some() => {
                 shard.beat(Instant::now());
             }
-            () = tokio::task::yield_now(), if appending.is_some() || shard.is_dirty() => {}
+            () = tokio::task::yield_now(), if works_on => {}
+            () = sleep_until(next_write.unwrap_or(now)), if next_write.is_some() && !works_on => {}
         }
         appending = appending.and_then(|appending| appending.some(&mut shard));
         shard.flush_slice();

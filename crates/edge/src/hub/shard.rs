@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::heartbeat::{Due, Heartbeat};
 use super::outbox::{Class, Frame, Pushed, Written};
+use super::rhythm::Rhythm;
 use super::sink::{Flushed, Sink};
 use super::slot::{Admitted, Membership, Slot};
 use super::{
@@ -44,6 +45,7 @@ pub(crate) struct Shard {
     channels: Slab<Channel>,
     by_target: HashMap<Target, u32, RandomState>,
     dirty: [VecDeque<Key>; 2],
+    rhythms: [Rhythm; 2],
     heartbeat: Heartbeat,
     passes: Passes,
     marks: HashMap<Target, Position, RandomState>,
@@ -71,13 +73,16 @@ impl Shard {
             channels: Slab::new(),
             by_target: HashMap::default(),
             dirty: [VecDeque::new(), VecDeque::new()],
+            rhythms: [Rhythm::default(), Rhythm::default()],
             marks: HashMap::default(),
             blocked: FuturesUnordered::new(),
         }
     }
 
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.dirty.iter().any(|queue| !queue.is_empty())
+    /// When there is something to write: now or earlier, or when the rest of a queue is over.
+    pub(crate) fn next_write(&self, now: Instant) -> Option<Instant> {
+        let queues = self.dirty.iter().zip(&self.rhythms).filter(|(dirty, _)| !dirty.is_empty());
+        queues.map(|(_, rhythm)| rhythm.rest_until().unwrap_or(now)).min()
     }
 
     pub(crate) fn next_heartbeat(&self) -> Option<Instant> {
@@ -167,12 +172,16 @@ impl Shard {
     /// Writes a slice of the outboxes touched: those with small channels first, then some of the others.
     pub(crate) fn flush_slice(&mut self) {
         for queue in [SMALL, LARGE] {
-            for _ in 0..SLICE {
+            let count = self.rhythms[queue].due(self.dirty[queue].len(), Instant::now()).min(SLICE);
+            for _ in 0..count {
                 let Some(key) = self.dirty[queue].pop_front() else { break };
                 if self.slots.get_mut(key).is_some_and(|slot| slot.untouch(queue)) {
                     self.flush(key);
                 }
                 self.passes.turn(queue);
+            }
+            if count > 0 {
+                self.rhythms[queue].wrote(count, Instant::now());
             }
         }
     }

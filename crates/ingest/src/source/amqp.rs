@@ -22,7 +22,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind,
     ExchangeKind, Queue,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::plan::{Meta, Refusal, Sent};
 use crate::source::queue::{AmqpConfig, Argument, Declare};
@@ -30,6 +30,8 @@ use crate::source::queue::{AmqpConfig, Argument, Declare};
 /// How long connecting and declaring may take together, and closing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a session that hands out nothing looks whether it still stands.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Seconds; a peer that is silent for twice that long is gone. The URL may say otherwise.
 const HEARTBEAT_S: u16 = 10;
 /// A message's headers must fit into one frame, ours included: original ones larger than this are left out.
@@ -199,11 +201,15 @@ impl Session {
     /// Waits for a delivery, and takes what else is there, up to `max`. With `max` 0 it only ever answers an error.
     /// Cancel safe.
     pub(crate) async fn next(&mut self, max: usize) -> Result<Vec<Delivery>, AmqpError> {
-        if self.stash.is_none() {
+        if self.is_live() && self.stash.is_none() {
             self.stash = Some(self.receive().await?);
         }
-        if max == 0 {
-            return std::future::pending().await;
+        // what was received before the end would hide it, and comes again
+        while max == 0 && self.is_live() {
+            sleep(LOOK_EVERY).await;
+        }
+        if !self.is_live() {
+            return Err(self.end().await);
         }
         let mut deliveries: Vec<_> = self.stash.take().into_iter().collect();
         while deliveries.len() < max
@@ -216,6 +222,20 @@ impl Session {
             }
         }
         Ok(deliveries)
+    }
+
+    fn is_live(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Why it ended; forgets what was received.
+    async fn end(&mut self) -> AmqpError {
+        self.stash = None;
+        loop {
+            if let Err(error) = self.receive().await {
+                return error;
+            }
+        }
     }
 
     /// How many messages wait in the queue, and how many consumers take from it, if RabbitMQ says.

@@ -151,6 +151,9 @@ impl<T> Sink<T> {
             }
         }
         let now_us = now_us();
+        if let Some(first) = settled.iter().map(|message| message.plan.envelope.received_at_us).min() {
+            self.flow.published(Duration::from_micros(now_us.saturating_sub(first)));
+        }
         for message in &settled {
             self.metrics.settled(&message.plan, &message.outcome, now_us);
         }

@@ -75,6 +75,8 @@ pub struct Readings {
     pub edges: Option<Edges>,
     /// The slowest answer of Redis to a batch since the last step.
     pub redis_latency: Duration,
+    /// The longest that a message stayed in this ingest, of those published since the last step.
+    pub stay: Duration,
     /// The largest output buffer of a live subscriber on Redis.
     pub backlog_bytes: u64,
 }
@@ -110,12 +112,15 @@ pub enum Cause {
     RedisBacklog,
     /// Nobody says how the edges are.
     Blind,
+    /// This ingest itself, or Redis' share of the machine, takes no more: no reason to be slower still, but messages
+    /// wait.
+    IngestBusy,
 }
 
 impl Cause {
     /// All of them, for metrics.
-    pub const ALL: [Self; 5] =
-        [Self::EdgeLate, Self::EdgeFull, Self::RedisSlow, Self::RedisBacklog, Self::Blind];
+    pub const ALL: [Self; 6] =
+        [Self::EdgeLate, Self::EdgeFull, Self::RedisSlow, Self::RedisBacklog, Self::Blind, Self::IngestBusy];
 
     /// For metrics.
     pub fn label(self) -> &'static str {
@@ -125,6 +130,7 @@ impl Cause {
             Self::RedisSlow => "redis_slow",
             Self::RedisBacklog => "redis_backlog",
             Self::Blind => "registry_away",
+            Self::IngestBusy => "ingest_busy",
         }
     }
 }
@@ -209,7 +215,7 @@ impl Controller {
             self.move_freely(now, elapsed, usage.held_back);
         }
         self.window = self.window.clamp(WINDOW_MIN, self.ceiling.unwrap_or(WINDOW_MAX));
-        self.note_pressure(now, congested);
+        self.note_pressure(now, readings, congested);
         Stepped { congested, cut }
     }
 
@@ -274,10 +280,12 @@ impl Controller {
         step * headroom.max(HEADROOM_MIN)
     }
 
-    fn note_pressure(&mut self, now: Instant, congested: Option<Cause>) {
+    fn note_pressure(&mut self, now: Instant, readings: &Readings, congested: Option<Cause>) {
         let holding = self.held_back_at.is_some_and(|at| now.duration_since(at) < RELIEF);
         let blind = self.ceiling.filter(|_| holding).map(|_| Cause::Blind);
-        self.pressed = congested.or(self.pressed.filter(|_| holding)).or(blind);
+        let busy = (readings.stay > self.target).then_some(Cause::IngestBusy);
+        let still = self.pressed.filter(|cause| holding && *cause != Cause::IngestBusy);
+        self.pressed = congested.or(still).or(busy).or(blind);
     }
 }
 

@@ -77,6 +77,7 @@ struct State {
     pacer: Pacer,
     usage: Usage,
     redis_latency: Duration,
+    stay: Duration,
 }
 
 impl Flow {
@@ -107,7 +108,13 @@ impl Flow {
     pub(crate) fn new(target: Duration) -> Self {
         let controller = Controller::new(target);
         let pacer = Pacer::new(now(), controller.pace(), controller.burst());
-        let state = State { controller, pacer, usage: Usage::default(), redis_latency: Duration::ZERO };
+        let state = State {
+            controller,
+            pacer,
+            usage: Usage::default(),
+            redis_latency: Duration::ZERO,
+            stay: Duration::ZERO,
+        };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             pressed: AtomicBool::new(false),
@@ -182,6 +189,12 @@ impl Flow {
         state.redis_latency = state.redis_latency.max(took);
     }
 
+    /// A message that was received so long ago is published.
+    pub(crate) fn published(&self, after: Duration) {
+        let mut state = self.lock();
+        state.stay = state.stay.max(after);
+    }
+
     /// So many messages wait in the queue for this replica: at the pace at which it takes them, that is how long.
     pub(crate) fn note_backlog(&self, messages: f64) {
         let used = self.lock().controller.used().max(1.0);
@@ -216,6 +229,7 @@ impl Flow {
         let readings = Readings {
             edges: heard.map(|heard| heard.edges),
             redis_latency: std::mem::take(&mut state.redis_latency),
+            stay: std::mem::take(&mut state.stay),
             backlog_bytes,
         };
         let usage = std::mem::take(&mut state.usage);

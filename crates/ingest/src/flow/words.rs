@@ -12,6 +12,9 @@ pub(super) fn why(cause: Cause, readings: &Readings, heard: Option<&Heard>) -> S
             let kib = readings.backlog_bytes / 1_024;
             format!("Redis holds {kib} KiB back for an edge that does not read its feed")
         }
+        Cause::IngestBusy => {
+            format!("this ingest takes {} ms for a message, and no more at a time", readings.stay.as_millis())
+        }
         Cause::Blind => "the registry does not say how the edges are".to_owned(),
     }
 }

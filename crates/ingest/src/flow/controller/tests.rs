@@ -400,10 +400,29 @@ proptest! {
             now += Duration::from_millis(elapsed_ms);
             let lateness = |ms| Edges { lateness: Duration::from_millis(ms), fullness_permille };
             let redis_latency = Duration::from_millis(redis_ms);
-            let readings = Readings { edges: lateness_ms.map(lateness), redis_latency, backlog_bytes };
+            let readings = Readings { edges: lateness_ms.map(lateness), redis_latency, stay: redis_latency, backlog_bytes };
             controller.step(now, &readings, Usage { spent, held_back });
             prop_assert!((WINDOW_MIN..=WINDOW_MAX).contains(&controller.window()));
             prop_assert!(controller.pace() > 0.0 && controller.burst() >= 1.0);
         }
     }
+}
+
+#[test]
+fn an_ingest_that_is_full_sheds_and_is_not_slowed_down_for_it() {
+    let mut controller = Controller::new(TARGET);
+    let mut now = Instant::now();
+    let mut step = |stay_ms| {
+        now += Duration::from_millis(100);
+        let readings = Readings {
+            edges: Some(Edges::default()),
+            stay: Duration::from_millis(stay_ms),
+            ..Readings::default()
+        };
+        let stepped = controller.step(now, &readings, Usage { spent: 100.0, held_back: false });
+        (stepped.cut, controller.pressed())
+    };
+    assert_eq!(step(20), (false, None));
+    assert_eq!(step(250), (false, Some(Cause::IngestBusy)));
+    assert_eq!(step(20), (false, None));
 }

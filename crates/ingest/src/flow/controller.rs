@@ -159,6 +159,8 @@ pub struct Controller {
     ceiling: Option<f64>,
     pressed: Option<Cause>,
     held_back_at: Option<Instant>,
+    /// When a message last stayed here for too long.
+    busy_at: Option<Instant>,
 }
 
 impl Controller {
@@ -174,6 +176,7 @@ impl Controller {
             ceiling: None,
             pressed: None,
             held_back_at: None,
+            busy_at: None,
         }
     }
 
@@ -283,7 +286,10 @@ impl Controller {
     fn note_pressure(&mut self, now: Instant, readings: &Readings, congested: Option<Cause>) {
         let holding = self.held_back_at.is_some_and(|at| now.duration_since(at) < RELIEF);
         let blind = self.ceiling.filter(|_| holding).map(|_| Cause::Blind);
-        let busy = (readings.stay > self.target).then_some(Cause::IngestBusy);
+        if readings.stay > self.target {
+            self.busy_at = Some(now);
+        }
+        let busy = self.busy_at.filter(|at| now.duration_since(*at) < RELIEF).map(|_| Cause::IngestBusy);
         let still = self.pressed.filter(|cause| holding && *cause != Cause::IngestBusy);
         self.pressed = congested.or(still).or(busy).or(blind);
     }

@@ -39,7 +39,8 @@ struct Appending {
 /// Runs a shard until both of its queues are closed.
 ///
 /// Order: commands before messages, so that whoever has just joined gets what comes next; after each turn one slice of
-/// outboxes is written, whatever else waits, so that neither a flood of commands nor of messages holds up writing.
+/// outboxes is written, whatever else waits, so that neither a flood of commands nor of messages holds up writing. While
+/// outboxes rest ([`super::rhythm`]) and nothing is appended, the shard sleeps.
 pub(crate) async fn run(config: ShardConfig, mut queues: ShardQueues) {
     let mut shard = Shard::new(config);
     let mut commands: Vec<Command> = Vec::with_capacity(COMMANDS_AT_ONCE);

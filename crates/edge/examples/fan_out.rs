@@ -33,13 +33,15 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const BODY_BYTES: usize = 200;
 /// Time for what is on its way to arrive, before a row.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Looks at whether every client is there.
+const TRIES_MAX: usize = 20;
 /// Between looks at whether a round has arrived.
 const PAUSE: Duration = Duration::from_micros(200);
 
 #[derive(clap::Parser)]
 struct Arguments {
     /// Clients that read.
-    #[arg(default_value_t = 3_000)]
+    #[arg(default_value_t = 1_000)]
     clients: usize,
     /// How long each row is measured, in seconds.
     #[arg(default_value_t = 2.0)]
@@ -139,7 +141,7 @@ impl Rig {
 
     /// How long a frame is, once every client is there to get one.
     async fn learn(&mut self) -> Result<(), Failure> {
-        loop {
+        for _ in 0..TRIES_MAX {
             tokio::time::sleep(SETTLE).await;
             let before = self.arrived.load(Ordering::Relaxed);
             self.publish(1).await?;
@@ -151,6 +153,7 @@ impl Rig {
                 return Ok(());
             }
         }
+        Err(format!("not every one of {} clients gets what is published: try fewer", self.clients).into())
     }
 
     /// So many messages for every client, by the edge. Returns how many frames that makes.

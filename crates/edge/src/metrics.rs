@@ -1,5 +1,7 @@
 //! What the edge counts. Each handle is made once; its help text is what Prometheus shows. `docs/metrics.md` lists them.
 
+use std::time::Duration;
+
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::delivery::now_us;
@@ -37,7 +39,8 @@ pub(crate) struct HubMetrics {
     pub(crate) dropped_outbox: Counter,
     pub(crate) dropped_lagging: Counter,
     pub(crate) lagged: Counter,
-    lateness: Histogram,
+    pub(crate) queue: Histogram,
+    pub(crate) write: Histogram,
 }
 
 impl HubMetrics {
@@ -63,16 +66,15 @@ impl HubMetrics {
                 "herald_edge_lagged_total",
                 "Times a connection's outbox was full and it began to lag",
             ),
-            lateness: histogram(
-                "herald_edge_lateness_seconds",
-                "From ingest's publish to the hub's outboxes, by the two machines' clocks",
+            queue: histogram(
+                "herald_edge_queue_seconds",
+                "From the feed to the outboxes of a shard's connections",
+            ),
+            write: histogram(
+                "herald_edge_write_seconds",
+                "From the outboxes until each of a shard's connections had its turn to be written",
             ),
         }
-    }
-
-    /// A message published then reached the outboxes now.
-    pub(crate) fn late(&self, published_at_us: u64) {
-        self.lateness.record(now_us().saturating_sub(published_at_us) as f64 / 1e6);
     }
 
     /// These are some connection's to deliver now: each will be delivered, dropped or abandoned.
@@ -137,6 +139,7 @@ impl PressureMetrics {
 /// Of the feed.
 #[derive(Clone)]
 pub(crate) struct FeedMetrics {
+    feed: Histogram,
     pub(crate) received: Counter,
     pub(crate) expired: Counter,
     pub(crate) unreadable: Counter,
@@ -153,6 +156,10 @@ pub(crate) struct FeedMetrics {
 impl FeedMetrics {
     pub(crate) fn new() -> Self {
         Self {
+            feed: histogram(
+                "herald_edge_feed_seconds",
+                "From ingest's publish to the edge's feed, by the two machines' clocks",
+            ),
             received: counter("herald_edge_received_total", "Messages received from Redis"),
             expired: counter(
                 "herald_edge_expired_total",
@@ -189,6 +196,11 @@ impl FeedMetrics {
             ),
             probes_lost: counter("herald_edge_probes_lost_total", "Probes that did not come back in time"),
         }
+    }
+
+    /// A message published then is here now.
+    pub(crate) fn came(&self, published_at_us: u64) {
+        self.feed.record(Duration::from_micros(now_us().saturating_sub(published_at_us)));
     }
 }
 

@@ -5,12 +5,11 @@
 //! - **the feed**: a message that the edge sends to itself through Redis now and then ([`crate::feed`]'s probe) stands in
 //!   line behind everything else for this edge, in Redis' output buffer, on the wire and in the feed's queue. One that is
 //!   not back yet counts as late as it is by now; one that is lost is not lateness but an outage, and counts no more.
-//! - **the hub**: each shard follows one message at a time, from the feed until every outbox that was waiting when it was
-//!   appended had its turn to be written ([`Passes`]).
+//! - **the hub**: each shard follows messages from the feed until every outbox that was waiting when one was appended had
+//!   its turn to be written ([`crate::hub`]'s passes).
 //!
 //! A client that does not read is nowhere in this: its turn is over when its socket refuses. A group that is more than
-//! the machine can write is: the turn comes late for all. What a pass over many sockets takes at best is no lateness
-//! either ([`WRITE_ALLOWED`]): a slower ingest would not make a broadcast to fifty thousand clients any faster.
+//! the machine can write is: the turn comes late for all.
 //!
 //! What is noted are maxima in atomics, a few for each pass; nothing is locked or allocated on a message's way.
 
@@ -31,8 +30,6 @@ const MEASURE_EVERY: Duration = Duration::from_millis(100);
 /// Less than this is quiet, and is told with the heartbeats only.
 const QUIET: Duration = Duration::from_millis(10);
 const QUIET_PERMILLE: u32 = 50;
-/// What one write of a pass may take: about what a system call for one small frame costs on a busy machine.
-const WRITE_ALLOWED: Duration = Duration::from_micros(10);
 
 /// How far behind the edge is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,47 +107,9 @@ impl Lateness {
         Duration::from_micros(last.max(out))
     }
 
-    fn take_hub_worst(&self) -> Duration {
+    /// The longest of those, since this was asked last.
+    pub(crate) fn take_hub_worst(&self) -> Duration {
         Duration::from_micros(self.0.hub_worst_us.swap(0, Ordering::Relaxed))
-    }
-}
-
-/// Follows messages through one shard's outboxes, one at a time for each of its two queues of outboxes to write.
-#[derive(Debug)]
-pub(crate) struct Passes {
-    lateness: Lateness,
-    followed: [Option<Followed>; 2],
-}
-
-#[derive(Debug)]
-struct Followed {
-    received: Instant,
-    turns: usize,
-    turns_left: usize,
-}
-
-impl Passes {
-    pub(crate) fn new(lateness: Lateness) -> Self {
-        Self { lateness, followed: [None, None] }
-    }
-
-    /// A message received then was appended; so many outboxes wait in this queue now.
-    pub(crate) fn appended(&mut self, queue: usize, received: Instant, waiting: usize) {
-        if waiting > 0 && self.followed[queue].is_none() {
-            self.followed[queue] = Some(Followed { received, turns: waiting, turns_left: waiting });
-        }
-    }
-
-    /// One outbox of this queue had its turn.
-    pub(crate) fn turn(&mut self, queue: usize) {
-        if let Some(followed) = &mut self.followed[queue] {
-            followed.turns_left -= 1;
-            if followed.turns_left == 0 {
-                let allowed = WRITE_ALLOWED * u32::try_from(followed.turns).unwrap_or(u32::MAX);
-                self.lateness.handed_on(followed.received.elapsed().saturating_sub(allowed));
-                self.followed[queue] = None;
-            }
-        }
     }
 }
 
@@ -201,34 +160,6 @@ mod tests {
     use tokio::time::advance;
 
     const MS: Duration = Duration::from_millis(1);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_is_late_until_every_outbox_that_waited_had_its_turn() {
-        let lateness = Lateness::new();
-        let mut passes = Passes::new(lateness.clone());
-        let received = Instant::now();
-        advance(30 * MS).await;
-        passes.appended(1, received, 2);
-        passes.turn(1);
-        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
-        // what is appended meanwhile is not followed, nor does it prolong the pass
-        passes.appended(1, Instant::now(), 5_000);
-        advance(70 * MS).await;
-        passes.turn(1);
-        assert_eq!(lateness.take_hub_worst(), 100 * MS - 2 * WRITE_ALLOWED);
-        passes.turn(1);
-        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_broadcast_takes_at_best_is_no_lateness() {
-        let lateness = Lateness::new();
-        let mut passes = Passes::new(lateness.clone());
-        passes.appended(1, Instant::now(), 15_000);
-        advance(140 * MS).await;
-        (0..15_000).for_each(|_| passes.turn(1));
-        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_not_back_counts_by_its_age_and_a_lost_one_not() {

@@ -28,6 +28,7 @@
 //! | `herald_ingest_reconnects_total` | counter | | connections to RabbitMQ that ended |
 //! | `herald_ingest_batch_size` | histogram | | publications handed to the bus at once |
 //! | `herald_ingest_broker_wait_seconds` | histogram | | from when the producer says it sent a message to when ingest had it |
+//! | `herald_ingest_hold_seconds` | histogram | | from when ingest had a message to when it handed it to the bus |
 //! | `herald_ingest_publish_seconds` | histogram | | from when ingest had a message to when the bus had answered for it |
 //! | `herald_ingest_http_requests_total` | counter | `status` | requests answered, by HTTP status |
 
@@ -64,6 +65,7 @@ const DEAD_LETTER_RETRIES: &str = "herald_ingest_dead_letter_retries_total";
 const RECONNECTS: &str = "herald_ingest_reconnects_total";
 const BATCH_SIZE: &str = "herald_ingest_batch_size";
 const BROKER_WAIT: &str = "herald_ingest_broker_wait_seconds";
+const HOLD: &str = "herald_ingest_hold_seconds";
 const PUBLISH: &str = "herald_ingest_publish_seconds";
 const HTTP_REQUESTS: &str = "herald_ingest_http_requests_total";
 
@@ -87,6 +89,7 @@ pub(crate) struct Metrics {
     unanswered: Counter,
     shed_late: Counter,
     broker_wait: Histogram,
+    hold: Histogram,
     publish: Histogram,
 }
 
@@ -119,6 +122,7 @@ impl Metrics {
             unanswered: counter!(UNANSWERED),
             shed_late: counter!(SHED, "reason" => "late"),
             broker_wait: histogram!(BROKER_WAIT),
+            hold: histogram!(HOLD),
             publish: histogram!(PUBLISH),
         }
     }
@@ -140,7 +144,9 @@ impl Metrics {
             Outcome::Unanswered => self.unanswered.increment(1),
             Outcome::Expired(_) => return,
         }
-        self.publish.record(between(plan.envelope.received_at_us, now_us));
+        let envelope = &plan.envelope;
+        self.hold.record(between(envelope.received_at_us, envelope.published_at_us));
+        self.publish.record(between(envelope.received_at_us, now_us));
     }
 
     /// A volatile message was dropped.
@@ -228,6 +234,7 @@ fn describe() {
     describe_counter!(RECONNECTS, "Connections to RabbitMQ that ended");
     describe_histogram!(BATCH_SIZE, "Publications handed to the bus at once");
     describe_histogram!(BROKER_WAIT, Seconds, "From sent by the producer to received");
+    describe_histogram!(HOLD, Seconds, "From received to handed to the bus");
     describe_histogram!(PUBLISH, Seconds, "From received to answered by the bus");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by HTTP status");
 }

@@ -157,6 +157,7 @@ impl FeedTask {
                 }
             }
         }
+        self.metrics.came(delivery.published_at_us);
         if delivery.is_expired() {
             self.metrics.expired.increment(1);
             return Ok(());

@@ -6,6 +6,7 @@
 
 mod heartbeat;
 mod outbox;
+mod passes;
 mod rhythm;
 mod run;
 mod shard;

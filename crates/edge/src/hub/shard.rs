@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::heartbeat::{Due, Heartbeat};
 use super::outbox::{Class, Frame, Pushed, Written};
+use super::passes::Passes;
 use super::rhythm::Rhythm;
 use super::sink::{Flushed, Sink};
 use super::slot::{Admitted, Membership, Slot};
@@ -29,7 +30,6 @@ use super::{
 use crate::catchup::Lagging;
 use crate::delivery::{self, Delivery, Encoding};
 use crate::frame;
-use crate::pressure::Passes;
 
 /// Connections with a channel of more subscribers than this are flushed behind the others.
 const LARGE_CHANNEL: usize = 256;
@@ -66,7 +66,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         Self {
             heartbeat: Heartbeat::new(config.heartbeat),
-            passes: Passes::new(config.lateness.clone()),
+            passes: Passes::new(config.lateness.clone(), config.metrics.write.clone()),
             config,
             slots: Slab::new(),
             keys: HashMap::default(),
@@ -120,7 +120,8 @@ impl Shard {
     /// Appends a message to the outbox of every connection it is for. Returns for how many.
     pub(crate) fn deliver(&mut self, delivery: &Delivery) -> usize {
         let Some(&channel) = self.by_target.get(&delivery.target) else { return 0 };
-        self.config.metrics.late(delivery.published_at_us);
+        let now = Instant::now();
+        self.config.metrics.queue.record(now.duration_since(delivery.received_at));
         let subscribers = &self.channels[channel as usize].subscribers;
         let queue = usize::from(subscribers.len() > LARGE_CHANNEL);
         let metrics = &self.config.metrics;
@@ -160,7 +161,7 @@ impl Shard {
                 Admitted::Known => {}
             }
         }
-        self.passes.appended(queue, delivery.received_at, self.dirty[queue].len());
+        self.passes.appended(queue, delivery.received_at, now, self.dirty[queue].len());
         match delivery.place {
             Some(_) => metrics.offered(0, queued),
             None if !delivery.is_gap() => metrics.offered(queued + held, 0),
@@ -178,10 +179,11 @@ impl Shard {
                 if self.slots.get_mut(key).is_some_and(|slot| slot.untouch(queue)) {
                     self.flush(key);
                 }
-                self.passes.turn(queue);
             }
             if count > 0 {
-                self.rhythms[queue].wrote(count, Instant::now());
+                let now = Instant::now();
+                self.passes.turned(queue, count, now);
+                self.rhythms[queue].wrote(count, now);
             }
         }
     }

@@ -4,14 +4,16 @@ A search is done here by runs at constant rates, so that each system is judged b
 itself: p99 from the schedule under the objective, and everything due delivered.
 """
 
+import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
 import time
 
 from probes import QueueDepth
-from stage import binary
+from stage import CONNECTIONS_MAX, binary
 
 OBJECTIVE_MS = 1000
 # of what is due: a reliable message may not be missing, a volatile one in a thousand may
@@ -21,28 +23,87 @@ PROBE_SECONDS, WARM_UP_SECONDS, DRAIN_SECONDS = 10, 3, 20
 FIRST_RATE = {"group": 100, "client": 2000}  # messages/s, which everything sustains
 PRECISION = 1.06  # a search ends when the best and the worst of it are this close
 EMPTY_SECONDS = 60
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 CONNECT_RATE = 20_000  # more than anybody reaches: how fast clients connect is the system's doing
-CONNECT_PATIENCE_MS = 180_000
+CONNECT_PATIENCE_SECONDS, CONNECT_RATE_MIN = 180, 500  # so long, and longer the more clients there are
 
 
-def run(stage, arguments, result):
-    """Runs it with these arguments, and returns what it wrote as JSON. Its summary goes to the terminal."""
-    command = [*tool(stage), "--amqp-url", stage.amqp_url, "--queue", stage.queue, "--json", str(result),
-               *map(str, arguments)]
-    status = subprocess.run(command, stdout=sys.stderr).returncode
+def run(stage, arguments, result, heed=None):
+    """Runs it with these arguments, and returns what it wrote as JSON. What it says goes to the terminal, and each line
+    to `heed`, if given, which is how to look at something at the moment at which it is said."""
+    command = [*tool(stage), *publishing(stage), "--json", str(result), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr, flush=True)
+            if heed:
+                heed(line)
     stage.check()
     if not result.exists():
-        sys.exit(f"bench: the load tool ended with code {status} and without a result: {' '.join(command)}")
+        sys.exit(f"bench: the load tool ended with code {process.returncode} and without a result: {' '.join(command)}")
     return json.loads(result.read_text())
+
+
+class Meter:
+    """To be heeded by: calls `read` when all clients are registered, and when all that was due has come: connecting is
+    left out, and so is what the end of the connections costs."""
+
+    def __init__(self, read):
+        self.read, self.first, self.last = read, None, None
+
+    def __call__(self, line):
+        if registered(line):
+            self.first = self.read()
+        elif line.rstrip().endswith(" offered"):  # a stream's first line in the report
+            self.last = self.last or self.read()
+
+
+def registered(line):
+    """Clients and seconds of the line that says that all are."""
+    found = re.search(r"(\d+) registered in ([\d.]+) s", line)
+    return found and (int(found[1]), float(found[2]))
+
+
+@contextlib.contextmanager
+def beside(stage, arguments, before=(), look=lambda: None):
+    """`with beside(…) as found:` has it running with its clients registered, and ends it then. `look` is called while
+    they connect; `before` comes before the command."""
+    log = stage.home / "loadtest-beside.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen([*before, *tool(stage), *map(str, arguments)], stdout=output, stderr=output)
+    try:
+        while not (found := registered(log.read_text())):
+            if process.poll() is not None:
+                sys.exit(f"bench: the load tool ended before its clients were registered:\n{log.read_text()[-2000:]}")
+            look()
+            time.sleep(0.05)
+        print(f"bench: {found[0]:,} registered in {found[1]:.1f} s", file=sys.stderr, flush=True)
+        yield {"connects_per_s": found[0] / found[1], "pid": process.pid}
+        if process.poll() is not None:
+            sys.exit(f"bench: the load tool ended too soon:\n{log.read_text()[-2000:]}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def idle(stage, scenario, look=lambda: None):
+    """Clients that are connected and do nothing, as `beside` has them."""
+    return beside(stage, [*cast(scenario), "--workload", "idle", "--duration-ms", DAY_MS], look=look)
 
 
 def tool(stage):
     return [binary("herald-loadtest"), *(word for edge in stage.edges for word in ("--edge", edge))]
 
 
+def publishing(stage):
+    return ["--amqp-url", stage.amqp_url, "--queue", stage.queue]
+
+
 def cast(scenario):
-    return ["--clients", scenario["clients"], "--group-size", scenario.get("group_size", 100), "--connect-rate", CONNECT_RATE,
-            "--connect-patience-ms", CONNECT_PATIENCE_MS, "--data-bytes", DATA_BYTES]
+    clients = scenario["clients"]
+    processes = math.ceil(clients / CONNECTIONS_MAX) if clients > CONNECTIONS_MAX else 0
+    patience = int(1000 * (CONNECT_PATIENCE_SECONDS + clients / CONNECT_RATE_MIN))
+    return ["--clients", clients, "--group-size", scenario.get("group_size", 100), "--connect-rate", CONNECT_RATE,
+            "--connect-patience-ms", min(patience, HOUR_MS), "--data-bytes", DATA_BYTES, "--processes", processes]
 
 
 def messages(scenario, rates):
@@ -56,30 +117,14 @@ def times(seconds, drain=DRAIN_SECONDS):
     return ["--warm-up-ms", WARM_UP_SECONDS * 1000, "--duration-ms", seconds * 1000, "--drain-ms", drain * 1000]
 
 
-def idle(stage, scenario, seconds, midway):
-    """Connects and does nothing; calls `midway` in the middle of the time, when all are connected."""
-    command = [*tool(stage), *map(str, cast(scenario)), "--workload", "idle", "--duration-ms", str(seconds * 1000)]
-    with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            print(line, end="", file=sys.stderr, flush=True)
-            registered = re.search(r"(\d+) registered in ([\d.]+) s", line)
-            if registered:
-                time.sleep(seconds / 2)
-                midway()
-                process.stderr.read()
-                break
-        else:
-            sys.exit("bench: the load tool ended before its clients were registered")
-    return {"connects_per_s": int(registered[1]) / float(registered[2])}
-
-
-def constant(stage, scenario, rate, seconds, result):
+def constant(stage, scenario, rate, seconds, result, heed=None):
     kind = "reliable" if scenario.get("reliable") else "volatile"
-    told = run(stage, [*cast(scenario), *messages(scenario, {kind: rate}), *times(seconds)], result)
+    told = run(stage, [*cast(scenario), *messages(scenario, {kind: rate}), *times(seconds)], result, heed)
     report = told["report"]
-    account = report["account"]
+    account, latency = report["account"], report["latency"]
     return {"delivered": account["delivered"], "delivered_per_s": report["delivered_per_second"],
-            "messages_per_s": rate, "p50_ms": report["latency"]["p50"], "p99_ms": report["latency"]["p99"],
+            "messages_per_s": rate, "connects_per_s": told["connected"]["clients"] / told["connected"]["seconds"],
+            **{f"{name}_ms": latency[name] for name in ("p50", "p99", "p999", "max")},
             "lost": account["lost"], "due": account["due"], "out_of_order": account["out_of_order"],
             "kept_up": report["sender"]["kept_up"]}
 
@@ -91,8 +136,8 @@ def search(stage, scenario, result):
         found = constant(stage, scenario, rate, PROBE_SECONDS, result.with_name(f"probe-{rate:.0f}.json"))
         is_sustained = (found["p99_ms"] < OBJECTIVE_MS and found["kept_up"]
                         and found["lost"] <= MISSING_MAX[bool(scenario.get("reliable"))] * found["due"])
-        print(f"bench: {rate:,.0f} messages/s: {found['delivered_per_s']:,.0f} delivered/s, "
-              f"p99 {found['p99_ms']:.0f} ms, {'sustained' if is_sustained else 'not sustained'}", file=sys.stderr, flush=True)
+        print(f"bench: {rate:,.0f} messages/s: {found['delivered_per_s']:,.0f} delivered/s, p99 {found['p99_ms']:.0f} ms, "
+              f"{'sustained' if is_sustained else 'not sustained'}", file=sys.stderr, flush=True)
         if not found["kept_up"]:
             print("bench: the load tool itself could not keep up", file=sys.stderr, flush=True)
         best, limit = (found, limit) if is_sustained else (best, rate)

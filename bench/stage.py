@@ -6,6 +6,7 @@ Knows how each system is started and nothing of what is measured. Brokers are sc
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ BINARIES = pathlib.Path(os.environ.get("HERALD_BENCH_BIN", ROOT / "target/releas
 SYSTEMS = ("herald", "node", "node-corked")
 START_SECONDS = 60
 STOP_SECONDS = 30
+# connections that one process can hold: what it may open, less what it opens for itself
+CONNECTIONS_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 500
 
 
 def die(message):
@@ -54,14 +57,17 @@ def free_port(taken=set()):
 class Stage:
     """`with Stage("herald", edges=2) as stage:` has brokers and the system running, and ends them."""
 
-    def __init__(self, system, edges=2, logs=None, settings=(), worker_arguments=()):
+    def __init__(self, system, edges=2, logs=None, settings=(), worker_arguments=(), queues=()):
         self.system, self.count, self.settings = system, edges, dict(settings)
+        self.queues = queues  # those that have an ingest of their own, beside the usual one
         self.worker_arguments = [*worker_arguments, *(["--cork"] if system == "node-corked" else [])]
         self.logs = pathlib.Path(logs) if logs else None
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="herald-bench."))
         self.processes = {}  # name: Popen
         self.brokers = {}  # kind: URL
+        self.listens = {}  # service: address
         self.edges, self.admin, self.queue = [], {}, "herald.messages"
+        self.ingest = None  # where it takes messages over HTTP
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -99,6 +105,10 @@ class Stage:
             leader = (self.home / kind / "group.pid").read_text().strip()
             found[kind] = largest_of_group(int(leader))
         return found
+
+    def holders(self):
+        """The processes that hold the clients, edges or workers."""
+        return [process.pid for name, process in self.processes.items() if name.startswith(("edge", "worker"))]
 
     def ctl(self, kind, *arguments):
         """redis-cli or rabbitmqctl, aimed at this stage's broker."""
@@ -142,22 +152,30 @@ class Stage:
                                                 start_new_session=True)
 
     def _start_herald(self):
-        registry = free_port()
-        common = {"HERALD_REDIS_URL": self.redis_url, "HERALD_LOG": "warn", **self.settings}
-        edges = {f"edge-{nth + 1}": free_port() for nth in range(self.count)}
-        self.edges = [f"127.0.0.1:{port}" for port in edges.values()]
-        services = {"registry": registry, "ingest": free_port(), **edges}
-        for name, port in services.items():
-            self.admin[name] = free_port()
-            environment = {**common, "HERALD_LISTEN": f"127.0.0.1:{port}",
-                           "HERALD_ADMIN_LISTEN": f"127.0.0.1:{self.admin[name]}"}
-            if name == "ingest":
-                environment["HERALD_AMQP_URL"] = self.amqp_url
-            if name in edges:
-                environment["HERALD_REGISTRY_URL"] = f"http://127.0.0.1:{registry}"
-            self._spawn(name, [binary(f"herald-{name.split('-')[0]}")], environment)
-        for name in services:
-            self._wait(name, lambda: answers_ready(self.admin[name]))
+        self._serve("registry")
+        self._serve("ingest", HERALD_AMQP_URL=self.amqp_url)
+        edges = [f"edge-{nth + 1}" for nth in range(self.count)]
+        for name in edges:
+            self._serve(name)
+        self._wait_ready()
+        self.edges, self.ingest = [self.listens[name] for name in edges], self.listens["ingest"]
+        for queue in self.queues:
+            # after the first: RabbitMQ fails when two connections create one quorum queue at the same time
+            self._serve(f"ingest-{queue}", HERALD_AMQP_URL=self.amqp_url, HERALD_QUEUE=queue)
+        self._wait_ready()
+
+    def _serve(self, name, **environment):
+        """A service of Herald; the registry, which all others are told of, has to be the first."""
+        self.listens[name], self.admin[name] = f"127.0.0.1:{free_port()}", free_port()
+        environment |= {"HERALD_REDIS_URL": self.redis_url, "HERALD_LOG": "warn", "HERALD_LISTEN": self.listens[name],
+                        "HERALD_ADMIN_LISTEN": f"127.0.0.1:{self.admin[name]}"}
+        if name != "registry":
+            environment["HERALD_REGISTRY_URL"] = f"http://{self.listens['registry']}"
+        self._spawn(name, [binary(f"herald-{name.split('-')[0]}")], {**environment, **self.settings})
+
+    def _wait_ready(self):
+        for name, port in self.admin.items():
+            self._wait(name, lambda: answers_ready(port))
 
     def _start_node(self):
         if not (PEER / "node_modules").exists():
@@ -219,3 +237,9 @@ def cpu_seconds(pid):
         return 0.0
     user, system = text[text.rindex(")") + 2:].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def available_mib():
+    """What this machine could still give to processes."""
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 1024

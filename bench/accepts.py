@@ -1,7 +1,7 @@
 """How long an edge takes to accept somebody new: a WebSocket handshake every 20 ms, from a process of its own.
 
-`Accepts(edge)` runs this file as a program, which prints a line an attempt: when it was due (time.monotonic(), one clock
-for the whole machine), and after how many milliseconds it had the answer 101, or `-` if it never had.
+`Accepts(edge)` runs this file as a program, which prints a line an attempt: when it was due (time.monotonic(), which is
+one clock for the whole machine), and after how many milliseconds it had the answer 101, or `-` if it never had.
 Attempts begin when they are due, however long those before them take.
 """
 

@@ -136,8 +136,9 @@ def search(stage, scenario, result):
         found = constant(stage, scenario, rate, PROBE_SECONDS, result.with_name(f"probe-{rate:.0f}.json"))
         is_sustained = (found["p99_ms"] < OBJECTIVE_MS and found["kept_up"]
                         and found["lost"] <= MISSING_MAX[bool(scenario.get("reliable"))] * found["due"])
-        print(f"bench: {rate:,.0f} messages/s: {found['delivered_per_s']:,.0f} delivered/s, p99 {found['p99_ms']:.0f} ms, "
-              f"{'sustained' if is_sustained else 'not sustained'}", file=sys.stderr, flush=True)
+        print(f"bench: {rate:,.0f} messages/s: {found['delivered_per_s']:,.0f} delivered/s, "
+              f"p99 {found['p99_ms']:.0f} ms, {'sustained' if is_sustained else 'not sustained'}",
+              file=sys.stderr, flush=True)
         if not found["kept_up"]:
             print("bench: the load tool itself could not keep up", file=sys.stderr, flush=True)
         best, limit = (found, limit) if is_sustained else (best, rate)

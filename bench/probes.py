@@ -56,22 +56,28 @@ class QueueDepth:
         return read_exactly(self.socket, length)
 
 
-class RedisBuffers:
-    """What Redis holds in output buffers for its clients."""
+class Redis:
+    """What Redis says of its memory."""
 
     def __init__(self, url):
         at = urllib.parse.urlsplit(url)
         self.socket = socket.create_connection((at.hostname, at.port or 6379), TIMEOUT_SECONDS)
 
-    def ask(self):
-        """Bytes: of all clients, and of the one with the most."""
-        self.socket.sendall(b"CLIENT LIST\r\n")
+    def buffers(self):
+        """Bytes in output buffers: of all clients, and of the one with the most."""
+        held = [int(field[5:]) for field in self._ask("CLIENT LIST").split() if field.startswith("omem=")]
+        return sum(held), max(held, default=0)
+
+    def used_mib(self):
+        said = dict(line.split(":", 1) for line in self._ask("INFO memory").splitlines() if ":" in line)
+        return int(said["used_memory"]) / 2**20
+
+    def _ask(self, command):
+        self.socket.sendall(command.encode() + b"\r\n")
         length = b""
         while not length.endswith(b"\r\n"):
             length += read_exactly(self.socket, 1)
-        listed = read_exactly(self.socket, int(length[1:]) + 2).decode()
-        held = [int(field[5:]) for field in listed.split() if field.startswith("omem=")]
-        return sum(held), max(held, default=0)
+        return read_exactly(self.socket, int(length[1:]) + 2).decode()
 
 
 def metrics(port):

@@ -4,7 +4,7 @@ import csv
 import threading
 import time
 
-from probes import QueueDepth, RedisBuffers, metrics
+from probes import QueueDepth, Redis, metrics
 from stage import rss_mib
 
 INGEST = {"window": "herald_ingest_window_messages", "in_flight": "herald_ingest_in_flight_messages"}
@@ -18,7 +18,7 @@ class Sampler:
         self.stage, self.rows, self.failure = stage, [], None
         self.pids = stage.pids()
         self.depth = QueueDepth(stage.amqp_url, stage.queue)
-        self.buffers = RedisBuffers(stage.redis_url)
+        self.redis = Redis(stage.redis_url)
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="sampler")
 
@@ -61,7 +61,7 @@ class Sampler:
             self.failure = error
 
     def _row(self):
-        total, largest = self.buffers.ask()
+        total, largest = self.redis.buffers()
         row = {"seconds": round(time.monotonic() - self.start, 2), "queue_messages": self.depth.ask(),
                "redis_buffers_mib": total / 2**20, "redis_buffer_max_mib": largest / 2**20}
         row |= {f"rss_{name}_mib": round(rss_mib(pid), 1) for name, pid in self.pids.items()}

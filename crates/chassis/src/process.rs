@@ -82,6 +82,18 @@ pub(crate) fn raise_open_files() {
     }
 }
 
+/// Asks for pages of 4 KiB only. Connections come and go, and what they leave behind in a page of 2 MiB keeps all of it
+/// in memory: at 19,000 idle connections, a fifth of an edge.
+#[cfg(target_os = "linux")]
+pub(crate) fn keep_pages_small() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay as they are");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn keep_pages_small() {}
+
 struct Stat {
     cpu_ticks: u64,
     threads: u64,

@@ -78,6 +78,7 @@ where
 fn prepare(common: &Common) -> Result<(tokio::runtime::Runtime, Metrics), BoxError> {
     let metrics = telemetry::init(common)?;
     process::raise_open_files();
+    process::keep_pages_small();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok((runtime, metrics))
 }

@@ -1,0 +1,119 @@
+//! Follows messages through one shard's outboxes: a message has passed when every outbox that waited when it was appended
+//! had its turn to be written. What that took is the socket's part of its latency, and the hub's part of the edge's
+//! lateness. Pure but for the clock and the metrics.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use metrics::Histogram;
+use tokio::time::Instant;
+
+use crate::pressure::Lateness;
+
+/// What one write of a pass may take: about what a system call for one small frame costs on a busy machine. What a pass
+/// over many sockets takes at best is no lateness: a slower ingest would not make a broadcast to fifty thousand clients
+/// any faster.
+const WRITE_ALLOWED: Duration = Duration::from_micros(10);
+/// Messages followed at one time in each queue; those beyond are not.
+const FOLLOWED_MAX: usize = 4_096;
+
+/// The messages that have not passed, for each of the shard's two queues of outboxes.
+#[derive(Debug)]
+pub(super) struct Passes {
+    lateness: Lateness,
+    write: Histogram,
+    queues: [Queue; 2],
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    followed: VecDeque<Followed>,
+    /// Outboxes that had their turn, ever.
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Followed {
+    received: Instant,
+    appended: Instant,
+    /// Outboxes that waited.
+    waited: u32,
+    /// It has passed after so many turns.
+    until: u64,
+}
+
+impl Passes {
+    pub(super) fn new(lateness: Lateness, write: Histogram) -> Self {
+        Self { lateness, write, queues: Default::default() }
+    }
+
+    /// A message received then was appended now; so many outboxes wait in this queue.
+    pub(super) fn appended(&mut self, queue: usize, received: Instant, now: Instant, waiting: usize) {
+        let queue = &mut self.queues[queue];
+        if waiting > 0 && queue.followed.len() < FOLLOWED_MAX {
+            let until = queue.turns + waiting as u64;
+            let waited = u32::try_from(waiting).unwrap_or(u32::MAX);
+            queue.followed.push_back(Followed { received, appended: now, waited, until });
+        }
+    }
+
+    /// So many outboxes of this queue had their turn.
+    pub(super) fn turned(&mut self, queue: usize, count: usize, now: Instant) {
+        let queue = &mut self.queues[queue];
+        queue.turns += count as u64;
+        while queue.followed.front().is_some_and(|first| first.until <= queue.turns) {
+            let Some(Followed { received, appended, waited, .. }) = queue.followed.pop_front() else { break };
+            self.write.record(now.duration_since(appended));
+            let allowed = WRITE_ALLOWED * waited;
+            self.lateness.handed_on(now.duration_since(received).saturating_sub(allowed));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn passes() -> (Lateness, Passes) {
+        let lateness = Lateness::new();
+        (lateness.clone(), Passes::new(lateness, Histogram::noop()))
+    }
+
+    #[test]
+    fn a_message_is_late_until_every_outbox_that_waited_had_its_turn() {
+        let (lateness, mut passes) = passes();
+        let start = Instant::now();
+        passes.appended(1, start, start + 30 * MS, 2);
+        passes.turned(1, 1, start + 30 * MS);
+        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
+        // what is appended meanwhile does not prolong it
+        passes.appended(1, start + 90 * MS, start + 90 * MS, 5_000);
+        passes.turned(1, 1, start + 100 * MS);
+        assert_eq!(lateness.take_hub_worst(), 100 * MS - 2 * WRITE_ALLOWED);
+        passes.turned(1, 1, start + 100 * MS);
+        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_a_broadcast_takes_at_best_is_no_lateness() {
+        let (lateness, mut passes) = passes();
+        let start = Instant::now();
+        passes.appended(1, start, start, 15_000);
+        passes.turned(1, 15_000, start + 140 * MS);
+        assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
+    }
+
+    #[test]
+    fn those_beyond_the_most_are_not_followed() {
+        let (lateness, mut passes) = passes();
+        let start = Instant::now();
+        for _ in 0..2 * FOLLOWED_MAX {
+            passes.appended(0, start, start, 1);
+        }
+        assert_eq!(passes.queues[0].followed.len(), FOLLOWED_MAX);
+        passes.turned(0, 1, start + MS);
+        assert_eq!((passes.queues[0].followed.len(), lateness.take_hub_worst()), (0, MS - WRITE_ALLOWED));
+    }
+}

@@ -153,11 +153,9 @@ def search(stage, scenario, result):
     return {name: best[name] for name in ("delivered_per_s", "messages_per_s")}
 
 
-def mixed(stage, scenario, rates, options, result):
-    """Several classes at once, whatever comes of it; `options` are seconds, seconds for draining, part stalled."""
-    seconds, drain, stalled = options
-    more = ["--stalled", stalled] if stalled else []
-    told = run(stage, [*cast(scenario), *messages(scenario, rates), *times(seconds, drain), *more], result)
+def mixed(stage, scenario, rates, seconds, result, more=()):
+    """Several classes at once, whatever comes of it; `seconds` are those of the load, and for draining."""
+    told = run(stage, [*cast(scenario), *messages(scenario, rates), *times(*seconds), *more], result)
     report = told["report"]
     classes = [{"class": "reliable" if stream["reliable"] else "volatile", "offered": stream["offered"],
                 "due": stream["account"]["due"], "delivered": stream["account"]["delivered"],

@@ -7,7 +7,8 @@ import time
 from probes import QueueDepth, Redis, metrics
 from stage import rss_mib
 
-INGEST = {"window": "herald_ingest_window_messages", "in_flight": "herald_ingest_in_flight_messages"}
+INGEST = {"window": "herald_ingest_window_messages", "in_flight": "herald_ingest_in_flight_messages",
+          "lateness_s": "herald_ingest_pressure_lateness_seconds", "shed": "herald_ingest_shed_total"}
 EVERY_SECONDS = 1.0
 
 
@@ -18,6 +19,7 @@ class Sampler:
         self.stage, self.rows, self.failure = stage, [], None
         self.pids = stage.pids()
         self.depth = QueueDepth(stage.amqp_url, stage.queue)
+        self.more_depths = [QueueDepth(stage.amqp_url, queue) for queue in stage.queues]
         self.redis = Redis(stage.redis_url)
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._loop, name="sampler")
@@ -64,6 +66,8 @@ class Sampler:
         total, largest = self.redis.buffers()
         row = {"seconds": round(time.monotonic() - self.start, 2), "queue_messages": self.depth.ask(),
                "redis_buffers_mib": total / 2**20, "redis_buffer_max_mib": largest / 2**20}
+        if self.more_depths:
+            row["volatile_queue_messages"] = sum(depth.ask() for depth in self.more_depths)
         row |= {f"rss_{name}_mib": round(rss_mib(pid), 1) for name, pid in self.pids.items()}
         if "ingest" in self.stage.admin:
             told = metrics(self.stage.admin["ingest"])

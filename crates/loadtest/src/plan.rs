@@ -1,6 +1,6 @@
 //! What is to be done: who the clients are, whom they connect to, what is sent to them, and what else they do. Data only.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::schedule::Schedule;
 pub struct Plan {
     /// The public addresses of the edges; client `i` begins with edge `i` modulo their number.
     pub edges: Vec<SocketAddr>,
-    /// The address of this machine from which clients connect; the kernel's choice if none. One address has some 28,000
-    /// ports for each edge.
+    /// The address of this machine from which clients connect. If none, the kernel's choice, or where it is the loopback,
+    /// one of its many: an address has some 28,000 ports for each edge, and the kernel searches long for the last of them.
     pub source: Option<IpAddr>,
     /// Which protocol the clients speak.
     pub protocol: Protocol,
@@ -36,6 +36,18 @@ pub struct Plan {
     pub data_bytes: usize,
     /// What clients do besides receiving.
     pub behaviour: Behaviour,
+}
+
+/// Clients that connect from one address of the loopback.
+const CLIENTS_PER_ADDRESS: u32 = 4_000;
+
+impl Plan {
+    /// The address from which this client connects, unless the kernel shall choose.
+    pub(crate) fn source_of(&self, client: u32) -> Option<IpAddr> {
+        let is_local = self.edges.iter().all(|edge| edge.is_ipv4() && edge.ip().is_loopback());
+        let next = || Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + client / CLIENTS_PER_ADDRESS).into();
+        self.source.or_else(|| is_local.then(next))
+    }
 }
 
 /// The clients, by number, and their names.

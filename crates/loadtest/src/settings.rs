@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     /// Threads that hold clients
     #[arg(long, value_name = "COUNT", default_value = "1", value_parser = number(1..=256_usize))]
     threads: usize,
-    /// Processes that hold clients, each with so many threads and an address 127.0.0.x of its own; 0 is this one
+    /// Processes that hold clients, each with so many threads; 0 is this one
     #[arg(long, value_name = "COUNT", default_value = "0", value_parser = number(0..=200_u32))]
     processes: u32,
     /// How long all clients together may take to connect, beyond what the connect rate says

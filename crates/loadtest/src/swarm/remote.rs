@@ -2,7 +2,6 @@
 //! orders, a line of JSON each on its standard input, and answers with a line of replies.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -69,7 +68,6 @@ pub(super) fn parts(plan: &Plan) -> Vec<Plan> {
     let count = plan.processes;
     let Cast { first, held, .. } = plan.cast;
     let begin = |index: u32| first + (u64::from(held) * u64::from(index) / u64::from(count)) as u32;
-    let is_local = plan.edges.iter().all(|edge| edge.ip().is_loopback() && edge.is_ipv4());
     let part = |index: u32| {
         let mut part = plan.clone();
         part.processes = 0;
@@ -77,10 +75,6 @@ pub(super) fn parts(plan: &Plan) -> Vec<Plan> {
         part.cast.held = begin(index + 1) - begin(index);
         part.connect_rate = plan.connect_rate / f64::from(count);
         part.behaviour.churn_rate = plan.behaviour.churn_rate / f64::from(count);
-        if is_local && plan.source.is_none() {
-            // an address of its own, so that ports do not run out
-            part.source = Some(IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + 1 + index)));
-        }
         part
     };
     (0..count).map(part).collect()
@@ -139,8 +133,8 @@ mod tests {
         let parts = parts(&plan);
         let numbers: Vec<u32> = parts.iter().flat_map(|part| part.cast.numbers()).collect();
         assert_eq!(numbers, (0..10).collect::<Vec<u32>>());
-        let sources: Vec<String> = parts.iter().filter_map(|part| Some(part.source?.to_string())).collect();
-        assert_eq!(sources, ["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
+        assert_eq!(plan.source_of(3_999).unwrap().to_string(), "127.0.0.1");
+        assert_eq!(plan.source_of(999_999).unwrap().to_string(), "127.0.0.250");
         let text = serde_json::to_string(&parts[1]).unwrap();
         let back: Plan = serde_json::from_str(&text).unwrap();
         assert_eq!(back.cast, parts[1].cast);

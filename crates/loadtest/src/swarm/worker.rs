@@ -312,7 +312,8 @@ impl Worker {
         let edges = &self.plan.edges;
         let turn = self.plan.cast.turn(slot.client.number).wrapping_add(slot.attempts);
         let edge = edges[turn as usize % edges.len()];
-        let dialled = Link::dial(edge, self.plan.source, slot.stall != Stall::No).and_then(|mut link| {
+        let source = self.plan.source_of(slot.client.number);
+        let dialled = Link::dial(edge, source, slot.stall != Stall::No).and_then(|mut link| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut link.stream, Token(index), interest)?;
             Ok(link)

@@ -100,6 +100,18 @@ def publishing(stage):
     return ["--amqp-url", stage.amqp_url, "--queue", stage.queue]
 
 
+def scraping(stage):
+    """What has it tell of the stages of a message's way, where it can: by the services' histograms."""
+    told = subprocess.run([binary("herald-loadtest"), "--help"], check=True, text=True, stdout=subprocess.PIPE)
+    admin = stage.admin.values() if "--scrape" in told.stdout else ()
+    return [word for port in admin for word in ("--scrape", f"127.0.0.1:{port}")]
+
+
+def stages(told):
+    """The percentiles of each stage by its name, in the order of a message's way; none if it was not asked."""
+    return {stage["name"]: stage for stage in told.get("stages") or told["report"].get("stages") or ()}
+
+
 def cast(scenario):
     clients = scenario["clients"]
     processes = math.ceil(clients / CONNECTIONS_MAX) if clients > CONNECTIONS_MAX else 0
@@ -119,16 +131,16 @@ def times(seconds, drain=DRAIN_SECONDS):
     return ["--warm-up-ms", WARM_UP_SECONDS * 1000, "--duration-ms", seconds * 1000, "--drain-ms", drain * 1000]
 
 
-def constant(stage, scenario, rate, seconds, result, heed=None):
+def constant(stage, scenario, rate, seconds, result, heed=None, more=()):
     kind = "reliable" if scenario.get("reliable") else "volatile"
-    told = run(stage, [*cast(scenario), *messages(scenario, {kind: rate}), *times(seconds)], result, heed)
+    told = run(stage, [*cast(scenario), *messages(scenario, {kind: rate}), *times(seconds), *more], result, heed)
     report = told["report"]
     account, latency = report["account"], report["latency"]
     return {"delivered": account["delivered"], "delivered_per_s": report["delivered_per_second"],
             "messages_per_s": rate, "connects_per_s": told["connected"]["clients"] / told["connected"]["seconds"],
             **{f"{name}_ms": latency[name] for name in ("p50", "p99", "p999", "max")},
             "lost": account["lost"], "due": account["due"], "out_of_order": account["out_of_order"],
-            "kept_up": report["sender"]["kept_up"]}
+            "kept_up": report["sender"]["kept_up"], "stages": stages(told)}
 
 
 def search(stage, scenario, result):

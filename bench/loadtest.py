@@ -28,10 +28,11 @@ CONNECT_RATE = 20_000  # more than anybody reaches: how fast clients connect is 
 CONNECT_PATIENCE_SECONDS, CONNECT_RATE_MIN = 180, 500  # so long, and longer the more clients there are
 
 
-def run(stage, arguments, result, heed=None):
+def run(stage, arguments, result, heed=None, before=()):
     """Runs it with these arguments, and returns what it wrote as JSON. What it says goes to the terminal, and each line
-    to `heed`, if given, which is how to look at something at the moment at which it is said."""
-    command = [*tool(stage), *publishing(stage), "--json", str(result), *map(str, arguments)]
+    to `heed`, if given, which is how to look at something at the moment at which it is said. `before` comes before the
+    command."""
+    command = [*before, *tool(stage), *publishing(stage), "--json", str(result), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             print(line, end="", file=sys.stderr, flush=True)

@@ -110,7 +110,7 @@ def scraping(stage):
 
 def stages(told):
     """The percentiles of each stage by its name, in the order of a message's way; none if it was not asked."""
-    return {stage["name"]: stage for stage in told.get("stages") or told["report"].get("stages") or ()}
+    return {stage["name"]: stage for stage in told["report"].get("stages", ())}
 
 
 def cast(scenario):

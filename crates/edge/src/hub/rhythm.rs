@@ -1,16 +1,19 @@
 //! When outboxes are written: at once while there is little to do, in fewer and larger writes the busier the shard is.
 //! Pure: time goes in. What is written is `shard`'s.
 //!
-//! A write costs the same for one frame as for a dozen. So after a pass over the outboxes that waited, the shard rests for
-//! as long as the pass took, and what comes meanwhile leaves together. A short pass is followed by no rest: then each
-//! message leaves when it comes.
+//! A write costs the same for one frame as for a dozen. So after a pass over the outboxes that waited, the shard rests, and
+//! what comes meanwhile leaves together. The rest grows with the square of the pass: a short pass is followed by none,
+//! and each message leaves when it comes; a pass that takes long, because there is much to write or because others want
+//! the processor too, by a long one, which is what gives time to all of them.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// A pass that takes this is followed by a rest as long.
+const EVEN: Duration = Duration::from_millis(4);
 /// The longest rest: what a message may wait for others at most.
-const REST_MAX: Duration = Duration::from_millis(30);
+const REST_MAX: Duration = Duration::from_millis(40);
 /// The shortest; the runtime's timers know nothing finer.
 const REST_MIN: Duration = Duration::from_millis(1);
 
@@ -20,6 +23,8 @@ pub(super) struct Rhythm {
     /// When the pass began, and how many outboxes it has still to write.
     pass: Option<(Instant, usize)>,
     rest_until: Option<Instant>,
+    /// All rests, the last one to its end.
+    rests: Duration,
 }
 
 impl Rhythm {
@@ -41,10 +46,20 @@ impl Rhythm {
         let Some((began, left)) = &mut self.pass else { return };
         *left = left.saturating_sub(count);
         if *left == 0 {
-            let rest = now.duration_since(*began).min(REST_MAX);
-            self.rest_until = (rest >= REST_MIN).then(|| now + rest);
+            let pass = now.duration_since(*began);
+            let rest = pass.mul_f64(pass.as_secs_f64() / EVEN.as_secs_f64()).min(REST_MAX);
+            if rest >= REST_MIN {
+                self.rest_until = Some(now + rest);
+                self.rests += rest;
+            }
             self.pass = None;
         }
+    }
+
+    /// For how long it has rested, ever.
+    pub(super) fn rested(&self, now: Instant) -> Duration {
+        let still = self.rest_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        self.rests.saturating_sub(still)
     }
 
     /// When the rest is over that keeps outboxes waiting.
@@ -68,17 +83,20 @@ mod tests {
     }
 
     #[test]
-    fn a_long_pass_is_followed_by_as_long_a_rest() {
+    fn a_pass_twice_as_long_is_followed_by_a_rest_four_times_as_long() {
         let (mut rhythm, now) = (Rhythm::default(), Instant::now());
         assert_eq!(rhythm.due(100, now), 100);
         rhythm.wrote(64, now + 3 * MS);
         // what comes during the pass belongs to the next
         assert_eq!(rhythm.due(500, now + 3 * MS), 36);
-        rhythm.wrote(36, now + 5 * MS);
-        assert_eq!(rhythm.due(464, now + 9 * MS), 0);
-        assert_eq!(rhythm.rest_until(), Some(now + 10 * MS));
-        assert_eq!(rhythm.due(464, now + 10 * MS), 464);
-        assert_eq!(rhythm.rest_until(), None);
+        rhythm.wrote(36, now + 4 * MS);
+        assert_eq!(rhythm.due(464, now + 7 * MS), 0);
+        assert_eq!(rhythm.rest_until(), Some(now + 8 * MS));
+        assert_eq!((rhythm.rested(now + 4 * MS), rhythm.rested(now + 7 * MS)), (Duration::ZERO, 3 * MS));
+        assert_eq!(rhythm.due(464, now + 8 * MS), 464);
+        assert_eq!((rhythm.rest_until(), rhythm.rested(now + 20 * MS)), (None, 4 * MS));
+        rhythm.wrote(464, now + 16 * MS);
+        assert_eq!(rhythm.rest_until(), Some(now + 32 * MS));
     }
 
     #[test]

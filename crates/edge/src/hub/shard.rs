@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::heartbeat::{Due, Heartbeat};
 use super::outbox::{Class, Frame, Pushed, Written};
-use super::passes::Passes;
+use super::passes::{Moment, Passes};
 use super::rhythm::Rhythm;
 use super::sink::{Flushed, Sink};
 use super::slot::{Admitted, Membership, Slot};
@@ -161,7 +161,8 @@ impl Shard {
                 Admitted::Known => {}
             }
         }
-        self.passes.appended(queue, delivery.received_at, now, self.dirty[queue].len());
+        let appended = Moment { now, rested: self.rhythms[queue].rested(now) };
+        self.passes.appended(queue, delivery.received_at, appended, self.dirty[queue].len());
         match delivery.place {
             Some(_) => metrics.offered(0, queued),
             None if !delivery.is_gap() => metrics.offered(queued + held, 0),
@@ -182,7 +183,8 @@ impl Shard {
             }
             if count > 0 {
                 let now = Instant::now();
-                self.passes.turned(queue, count, now);
+                let rested = self.rhythms[queue].rested(now);
+                self.passes.turned(queue, count, Moment { now, rested });
                 self.rhythms[queue].wrote(count, now);
             }
         }

@@ -114,7 +114,8 @@ impl Rig {
     ) -> Result<Self, Failure> {
         let ctx = Context::new();
         let bus = Bus::memory(LogConfig { entries_max: 100, ..LogConfig::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        // as the edge's own, it holds all clients while they wait to be accepted: one that holds fewer resets the others
+        let listener = herald_chassis::listen("edge", "127.0.0.1:0".parse()?)?;
         let address = listener.local_addr()?;
         let parts = Parts {
             clients: edge,

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use parse::{Stop, parse};
+pub use parse::{Stop, parse, parse_with};
 pub use secret::{Secret, SecretUrl, url};
 pub use values::{ValueError, bytes, millis, number, text};
 

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, Parser};
 
 use super::{Problems, Secret, SecretUrl, Settings};
 
@@ -27,13 +27,24 @@ pub enum Stop {
 /// # Errors
 /// All bad values at once; when every value could be read, all that [`Settings::validate`] finds.
 pub fn parse<S: Settings>(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<S, Stop> {
+    parse_with(args, S::validate)
+}
+
+/// The same for a program that is no service, and so has nothing of [`Common`](super::Common).
+///
+/// # Errors
+/// All bad values at once; when every value could be read, all that `validate` finds.
+pub fn parse_with<P: Parser>(
+    args: impl IntoIterator<Item = impl Into<OsString>>,
+    validate: impl Fn(&P, &mut Problems),
+) -> Result<P, Stop> {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let mut command = S::command().mut_args(hide_secrets);
+    let mut command = P::command().mut_args(hide_secrets);
     let mut problems = Problems::default();
     loop {
         match command.clone().try_get_matches_from(&args) {
             Ok(_) if !problems.is_empty() => return Err(Stop::Problems(problems)),
-            Ok(matches) => return settled(S::from_arg_matches(&matches)),
+            Ok(matches) => return settled(P::from_arg_matches(&matches), validate),
             Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
                 return Err(Stop::Answer(error.to_string()));
             }
@@ -45,11 +56,11 @@ pub fn parse<S: Settings>(args: impl IntoIterator<Item = impl Into<OsString>>) -
     }
 }
 
-fn settled<S: Settings>(parsed: Result<S, clap::Error>) -> Result<S, Stop> {
+fn settled<P>(parsed: Result<P, clap::Error>, validate: impl Fn(&P, &mut Problems)) -> Result<P, Stop> {
     let mut problems = Problems::default();
     match parsed {
         Ok(settings) => {
-            settings.validate(&mut problems);
+            validate(&settings, &mut problems);
             if problems.is_empty() { Ok(settings) } else { Err(Stop::Problems(problems)) }
         }
         Err(error) => {

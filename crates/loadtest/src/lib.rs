@@ -8,6 +8,7 @@
 mod client;
 mod clock;
 mod frame;
+mod histogram;
 pub mod ledger;
 pub mod load;
 pub mod mark;
@@ -15,6 +16,7 @@ pub mod plan;
 pub mod publish;
 pub mod report;
 pub mod schedule;
+pub mod scrape;
 pub mod search;
 mod swarm;
 pub mod tally;
@@ -23,6 +25,7 @@ pub mod usage;
 pub use load::{Load, LoadError};
 pub use plan::{Audience, Behaviour, Cast, Flow, Offer, Plan, Protocol, Publish, Storm};
 pub use report::{Connected, Progress, Report};
+pub use scrape::{ScrapeError, Scraper, Stage, Stages};
 pub use swarm::{WORKER, work};
 
 /// Raises this process' limit of open files to the most it may have. Without, a thousand clients are too many.

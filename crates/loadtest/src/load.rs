@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::clock::now_us;
+use crate::clock::{now_us, until};
 use crate::plan::{Offer, Plan, Round};
 use crate::publish::{PublishError, Published, Publishers};
 use crate::report::{Connected, Progress, Report};
+use crate::scrape::{Reading, Scraper, Stages};
 use crate::swarm::{Order, Reply, Sample, Settlement, Swarm, SwarmError};
 use crate::tally::{Tally, Times};
 
@@ -28,6 +30,7 @@ pub struct Load {
     swarm: Swarm,
     rounds: u32,
     progress: watch::Sender<Progress>,
+    scraper: Option<Scraper>,
 }
 
 /// A run cannot go on.
@@ -72,8 +75,8 @@ impl Load {
         let started = Instant::now();
         let swarm = Swarm::start(&plan)?;
         // the number of this run, so that messages of another one are not taken for its own
-        let mut load =
-            Self { plan, swarm, rounds: fastrand::u32(..) & !0xff, progress: watch::Sender::default() };
+        let rounds = fastrand::u32(..) & !0xff;
+        let mut load = Self { plan, swarm, rounds, progress: watch::Sender::default(), scraper: None };
         let mut trouble = None;
         loop {
             let sample = load.sample().await?;
@@ -96,6 +99,11 @@ impl Load {
         self.progress.subscribe()
     }
 
+    /// Has every report tell of the stages of a message's way, by the metrics of services.
+    pub fn scrape(&mut self, scraper: Scraper) {
+        self.scraper = Some(scraper);
+    }
+
     /// How many clients are registered now.
     ///
     /// # Errors
@@ -112,6 +120,7 @@ impl Load {
         self.rounds = self.rounds.wrapping_add(1);
         let mut publishers = Publishers::connect(&self.plan).await?;
         let round = Arc::new(Round::new(self.rounds, offer, &self.plan.cast, now_us() + LEAD_US));
+        let mut reading = self.read_at(round.measure_from_us);
         let before = merged(self.swarm.ask(&Order::Begin(Round::clone(&round))).await?);
         publishers.begin(round.clone(), offer.drain);
         let mut watch =
@@ -129,7 +138,24 @@ impl Load {
         self.drain(&settlement, &mut watch, (offer.drain, publishers.offered())).await?;
         let tally = merged(self.swarm.ask(&Order::Settle(settlement)).await?);
         let registered = self.registered().await?;
-        Ok(Report::new(&round, (&before, &tally), &published, (u64::from(self.plan.cast.held), registered)))
+        let clients = (u64::from(self.plan.cast.held), registered);
+        let mut report = Report::new(&round, (&before, &tally), &published, clients);
+        if let (Some(scraper), Some(Ok(before))) = (&self.scraper, reading.join_next().await) {
+            report.stages = Stages::between(&before, &scraper.read().await);
+        }
+        Ok(report)
+    }
+
+    /// Reads the services' metrics then, if it is to.
+    fn read_at(&self, at_us: u64) -> JoinSet<Vec<Reading>> {
+        let mut reading = JoinSet::new();
+        if let Some(scraper) = self.scraper.clone() {
+            reading.spawn(async move {
+                tokio::time::sleep(until(at_us)).await;
+                scraper.read().await
+            });
+        }
+        reading
     }
 
     async fn drain(

@@ -2,24 +2,28 @@
 
 mod output;
 mod settings;
+mod steps;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use herald_chassis::config::{Stop, parse};
+use herald_chassis::config::{Stop, parse_with};
 use herald_chassis::{BoxError, MiMalloc};
 use herald_loadtest::search::Search;
-use herald_loadtest::{Load, Report};
+use herald_loadtest::{Load, Scraper};
 
 use output::Output;
 use settings::Settings;
+use steps::Step;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 const FAULTY: u8 = 1;
 const MISCONFIGURED: u8 = 2;
+/// What was too much is still on its way.
+const AFTER_TOO_MUCH: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == herald_loadtest::WORKER) {
@@ -29,7 +33,7 @@ fn main() -> ExitCode {
             Err(error) => failed(&error.to_string()),
         };
     }
-    let settings: Settings = match parse(std::env::args_os()) {
+    let settings: Settings = match parse_with(std::env::args_os(), Settings::validate) {
         Ok(settings) => settings,
         Err(Stop::Answer(answer)) => {
             let _ = write!(std::io::stdout(), "{answer}");
@@ -63,19 +67,26 @@ fn failed(why: &str) -> ExitCode {
 /// `false` when the report has faults.
 async fn run(settings: &Settings) -> Result<bool, BoxError> {
     let mut output = Output::new(settings)?;
+    let scraper = Scraper::new(settings.scrape.clone()).await?;
     let plan = settings.plan();
     output.connecting(&plan);
     let (mut load, connected) = Load::connect(plan, settings.patience()).await?;
     output.connected(&connected);
+    if !settings.scrape.is_empty() {
+        load.scrape(scraper);
+    }
     if settings.is_idle() {
         return idle(settings, &mut load, &mut output).await;
     }
     if settings.search {
         return search(settings, &mut load, &mut output).await;
     }
-    let report = round(settings, &mut load, &mut output, settings.rate()).await?;
-    output.report(&report)?;
-    Ok(report.faults().is_empty())
+    if !settings.steps.is_empty() {
+        return steps(settings, &mut load, &mut output).await;
+    }
+    let step = round(settings, &mut load, &mut output, settings.rate()).await?;
+    output.report(&step, &[])?;
+    Ok(step.report.faults().is_empty())
 }
 
 async fn round(
@@ -83,7 +94,7 @@ async fn round(
     load: &mut Load,
     output: &mut Output,
     rate: f64,
-) -> Result<Report, BoxError> {
+) -> Result<Step, BoxError> {
     output.watch();
     let mut progress = load.progress();
     let offer = settings.offer(rate);
@@ -91,7 +102,10 @@ async fn round(
     let mut second = progress.borrow().second;
     loop {
         tokio::select! {
-            report = &mut running => return Ok(report?),
+            report = &mut running => {
+                let report = report?;
+                return Ok(Step { rate, is_good: None, report, processes: output.usages() });
+            }
             changed = progress.changed() => {
                 let now = *progress.borrow_and_update();
                 if changed.is_ok() && now.second != second {
@@ -113,21 +127,36 @@ async fn idle(settings: &Settings, load: &mut Load, output: &mut Output) -> Resu
 
 async fn search(settings: &Settings, load: &mut Load, output: &mut Output) -> Result<bool, BoxError> {
     let mut search = Search::new(settings.rate(), settings.precision);
-    let mut best = None;
+    let mut tried: Vec<Step> = Vec::new();
     while let Some(rate) = search.next() {
-        let report = round(settings, load, output, rate).await?;
+        let mut step = round(settings, load, output, rate).await?;
+        let report = &step.report;
         let is_good =
             report.latency.p99 <= settings.p99_ms && report.faults().is_empty() && !report.has_shed();
-        output.step(rate, is_good, &report);
+        step.is_good = Some(is_good);
+        output.step(&step);
         search.tell(rate, is_good);
-        if is_good {
-            best = Some(report);
-        } else {
-            // what was too much is still on its way
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        tried.push(step);
+        if !is_good {
+            tokio::time::sleep(AFTER_TOO_MUCH).await;
         }
     }
-    let Some(report) = best else { return Err("no rate met the objective".into()) };
-    output.report(&report)?;
+    let best = tried.iter().rfind(|step| step.is_good == Some(true));
+    let Some(best) = best else { return Err("no rate met the objective".into()) };
+    output.report(best, &tried)?;
     Ok(true)
+}
+
+async fn steps(settings: &Settings, load: &mut Load, output: &mut Output) -> Result<bool, BoxError> {
+    let mut steps: Vec<Step> = Vec::new();
+    for rate in &settings.steps {
+        if steps.last().is_some_and(|step| step.report.account.lost > 0) {
+            tokio::time::sleep(AFTER_TOO_MUCH).await;
+        }
+        let step = round(settings, load, output, *rate).await?;
+        output.step(&step);
+        steps.push(step);
+    }
+    output.steps(&steps)?;
+    Ok(steps.iter().all(|step| step.report.faults().is_empty()))
 }

@@ -10,8 +10,7 @@ use herald_loadtest::{Connected, Plan, Progress, Report};
 use serde::Serialize;
 
 use crate::settings::Settings;
-
-const OWN_NAME: &str = "herald-loadtest";
+use crate::steps::{self, Step};
 
 pub(crate) struct Output {
     is_quiet: bool,
@@ -22,11 +21,16 @@ pub(crate) struct Output {
     connected: Option<Connected>,
 }
 
+/// The JSON: one report, or that of every rate that was tried, or both.
 #[derive(Serialize)]
 struct Whole<'r> {
     connected: Option<Connected>,
-    report: &'r Report,
-    processes: Vec<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'r Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<&'r [Usage]>,
+    #[serde(skip_serializing_if = "<[Step]>::is_empty")]
+    steps: &'r [Step],
 }
 
 impl Output {
@@ -84,11 +88,16 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn step(&self, rate: f64, is_good: bool, report: &Report) {
-        let verdict = if is_good { "good" } else { "too much" };
+    /// Of a rate that was tried.
+    pub(crate) fn step(&self, Step { rate, is_good, report, .. }: &Step) {
+        let verdict = match is_good {
+            None => "",
+            Some(true) => " is good",
+            Some(false) => " is too much",
+        };
         let why = report.faults().join("; ");
         self.say(format_args!(
-            "{rate:.1} msg/s is {verdict}: {:.0} delivered/s, p99 {:.1} ms {why}",
+            "{rate:.1} msg/s{verdict}: {:.0} delivered/s, p99 {:.1} ms {why}",
             report.delivered_per_second, report.latency.p99
         ));
     }
@@ -101,30 +110,38 @@ impl Output {
         }
     }
 
-    pub(crate) fn report(&self, report: &Report) -> io::Result<()> {
-        let processes = self.usages();
+    /// One report, and in the JSON all rates that were tried for it.
+    pub(crate) fn report(&self, step: &Step, tried: &[Step]) -> io::Result<()> {
+        let Step { report, processes, .. } = step;
         let mut out = io::stdout().lock();
         write!(out, "{report}")?;
-        for usage in &processes {
+        for usage in processes {
             writeln!(out, "{}", line(usage))?;
         }
         if !self.names.is_empty() {
-            let cores = |all: &[&Usage]| all.iter().map(|usage| usage.cores).sum::<f64>();
-            let (ours, all): (Vec<&Usage>, Vec<&Usage>) = (
-                processes.iter().filter(|usage| usage.name == OWN_NAME).collect(),
-                processes.iter().collect(),
-            );
-            let share = 100.0 * cores(&ours) / cores(&all).max(1e-9);
+            let (ours, theirs) = step.cores();
+            let share = 100.0 * ours / (ours + theirs).max(1e-9);
             writeln!(out, "the generator took {share:.0} % of the CPU of all of these")?;
         }
-        if let Some(path) = &self.json {
-            let whole = Whole { connected: self.connected, report, processes };
-            fs::write(path, serde_json::to_vec_pretty(&whole)?)?;
-        }
-        Ok(())
+        let connected = self.connected;
+        self.write_json(&Whole { connected, report: Some(report), processes: Some(processes), steps: tried })
     }
 
-    fn usages(&self) -> Vec<Usage> {
+    /// All steps.
+    pub(crate) fn steps(&self, steps: &[Step]) -> io::Result<()> {
+        write!(io::stdout().lock(), "{}", steps::Table(steps))?;
+        self.write_json(&Whole { connected: self.connected, report: None, processes: None, steps })
+    }
+
+    fn write_json(&self, whole: &Whole<'_>) -> io::Result<()> {
+        match &self.json {
+            Some(path) => fs::write(path, serde_json::to_vec_pretty(whole)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What the watched processes cost since they are watched.
+    pub(crate) fn usages(&self) -> Vec<Usage> {
         self.watched.iter().filter_map(Watched::usage).collect()
     }
 }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub program: Option<PathBuf>,
     /// Where messages are published.
     pub publish: Publish,
+    /// Where volatile ones are published instead, by as many publishers again.
+    pub volatile: Option<Publish>,
     /// How many publishers share the targets: a target's messages all go through one.
     pub publishers: u32,
     /// Length of each message's `data`, in bytes.

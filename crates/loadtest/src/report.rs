@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::ledger::Account;
 use crate::plan::Round;
 use crate::publish::Published;
+use crate::scrape::Stages;
 use crate::tally::{Events, Tally, Times};
 
 /// Messages leave in one burst a millisecond: a generator that is later than this at the 99th percentile cannot keep up.
@@ -65,6 +66,9 @@ pub struct Report {
     pub events: Events,
     /// The generator itself.
     pub sender: Sender,
+    /// How long the stages of a message's way took, if services were asked.
+    #[serde(flatten)]
+    pub stages: Stages,
 }
 
 /// One stream's part.
@@ -176,6 +180,7 @@ impl Report {
             reconnects: (&tally.connects).into(),
             events: tally.events,
             sender: Sender::new(published),
+            stages: Stages::default(),
         }
     }
 
@@ -275,6 +280,7 @@ impl Display for Report {
         if let Some(trouble) = &self.sender.trouble {
             writeln!(f, "             last trouble: {trouble}")?;
         }
+        write!(f, "{}", self.stages)?;
         match self.faults() {
             faults if faults.is_empty() => writeln!(f, "no fault"),
             faults => writeln!(f, "FAULTS: {}", faults.join("; ")),

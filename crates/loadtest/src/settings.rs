@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use herald_chassis::config::{bytes, millis, number, text, url};
-use herald_chassis::{Common, Problems, SecretUrl};
+use herald_chassis::{Problems, SecretUrl};
 use herald_loadtest::{Audience, Behaviour, Cast, Flow, Offer, Plan, Protocol, Publish, Storm};
 
 /// Drives load at Herald and accounts for every delivery.
@@ -72,16 +72,23 @@ pub(crate) struct Settings {
     /// Publish at http://ADDRESS/publish; repeat it for several
     #[arg(long = "publish-http", value_name = "ADDRESS", help_heading = "Publishing")]
     publish_http: Vec<SocketAddr>,
-    /// Publish on RabbitMQ: amqp://user:password@host:port/vhost
+    /// Publish on RabbitMQ: amqp://user:password@host:port/vhost; the workload `idle` takes it and does not use it
     #[arg(long, value_name = "URL", value_parser = url(&["amqp", "amqps"]), help_heading = "Publishing")]
     amqp_url: Option<SecretUrl>,
     /// The queue on RabbitMQ
     #[arg(long, value_name = "NAME", default_value = "herald.messages", value_parser = text(255), help_heading = "Publishing")]
     queue: String,
+    /// Publish volatile messages at http://ADDRESS/publish and only reliable ones on RabbitMQ; repeat it for several
+    #[arg(long, value_name = "ADDRESS", help_heading = "Publishing")]
+    volatile_http: Vec<SocketAddr>,
+    /// Publish volatile messages on this other queue of RabbitMQ
+    #[arg(long, value_name = "NAME", value_parser = text(255), help_heading = "Publishing")]
+    volatile_queue: Option<String>,
     /// Do not ask RabbitMQ to confirm
     #[arg(long, help_heading = "Publishing")]
     no_confirms: bool,
-    /// Publishers, each with a connection of its own; a target's messages all go through one
+    /// Publishers, each with a connection of its own; a target's messages all go through one. So many again for volatile
+    /// messages that go another way
     #[arg(long, value_name = "COUNT", default_value = "4", value_parser = number(1..=64_u32), help_heading = "Publishing")]
     publishers: u32,
 
@@ -110,6 +117,10 @@ pub(crate) struct Settings {
     #[arg(long = "silence-ms", value_name = "MS", default_value = "60000", value_parser = millis(0..=3_600_000), help_heading = "Behaviour")]
     silence: Duration,
 
+    /// Constant rates one after another on the same connections, instead of --rate: 100,200,400
+    #[arg(long, value_name = "RATES", value_delimiter = ',', value_parser = positive, help_heading = "Steps")]
+    pub(crate) steps: Vec<f64>,
+
     /// Search for the highest rate that loses nothing and holds --p99-ms: doubling from --rate, then by halves
     #[arg(long, help_heading = "Search")]
     pub(crate) search: bool,
@@ -135,9 +146,9 @@ pub(crate) struct Settings {
     /// Tell CPU and memory of the process with this id or program name; repeat it for several
     #[arg(long, value_name = "PID|NAME", help_heading = "Results")]
     pub(crate) watch: Vec<String>,
-
-    #[command(flatten)]
-    pub(crate) common: Common,
+    /// Admin address of a service: its histograms tell how long the stages of a message's way took; repeat it for all
+    #[arg(long, value_name = "ADDRESS", help_heading = "Results")]
+    pub(crate) scrape: Vec<SocketAddr>,
 }
 
 /// Whom messages are for.
@@ -169,21 +180,29 @@ fn part(value: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("is not between 0 and 1".into()) }
 }
 
-impl herald_chassis::Settings for Settings {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn validate(&self, problems: &mut Problems) {
+impl Settings {
+    /// Adds whatever no single setting can tell of itself.
+    pub(crate) fn validate(&self, problems: &mut Problems) {
         let ways = usize::from(!self.publish_http.is_empty()) + usize::from(self.amqp_url.is_some());
         let publishes = self.workload != Workload::Idle;
-        let is_told = if publishes { ways == 1 } else { ways == 0 };
-        let what = if publishes {
-            "give this or --publish-http, and not both"
-        } else {
-            "an idle run publishes nothing"
-        };
-        problems.check(is_told, "--amqp-url", what);
+        // where nothing is published, it does not matter where
+        problems.check(!publishes || ways == 1, "--amqp-url", "give this or --publish-http, and not both");
+        let others = [
+            ("--volatile-http", !self.volatile_http.is_empty()),
+            ("--volatile-queue", self.volatile_queue.is_some()),
+        ];
+        for (name, is_given) in others {
+            problems.check(
+                !is_given || self.amqp_url.is_some(),
+                name,
+                "needs --amqp-url for reliable messages",
+            );
+        }
+        let is_one = others.iter().filter(|(_, is_given)| *is_given).count() < 2;
+        problems.check(is_one, "--volatile-queue", "give this or --volatile-http, and not both");
+        problems.check(self.steps.is_empty() || !self.search, "--steps", "excludes --search");
+        problems.check(self.steps.is_empty() || publishes, "--steps", "an idle run has no rate");
+        problems.check(self.scrape.is_empty() || publishes, "--scrape", "an idle run has no messages");
         let is_narrow = f64::from(self.churn) <= f64::from(self.clients);
         problems.check(is_narrow, "--churn", "is more than there are clients");
         problems.check(!self.search || publishes, "--search", "an idle run has no rate");
@@ -208,13 +227,18 @@ impl Settings {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        let publish = match &self.amqp_url {
-            Some(url) => Publish::Amqp {
+        let amqp = |queue: &String| {
+            self.amqp_url.as_ref().map(|url| Publish::Amqp {
                 url: url.expose().to_owned(),
-                queue: self.queue.clone(),
+                queue: queue.clone(),
                 confirms: !self.no_confirms,
-            },
-            None => Publish::Http(self.publish_http.clone()),
+            })
+        };
+        let http = |to: &Vec<SocketAddr>| Publish::Http(to.clone());
+        let publish = amqp(&self.queue).unwrap_or_else(|| http(&self.publish_http));
+        let volatile = match &self.volatile_queue {
+            Some(queue) => amqp(queue),
+            None => (!self.volatile_http.is_empty()).then(|| http(&self.volatile_http)),
         };
         let cast = Cast {
             prefix: format!("load-{:08x}", fastrand::u32(..)),
@@ -234,6 +258,7 @@ impl Settings {
             processes: self.processes,
             program: None,
             publish,
+            volatile,
             publishers: self.publishers,
             data_bytes: self.data_bytes,
             behaviour: Behaviour {
@@ -267,5 +292,52 @@ impl Settings {
             drain: self.drain,
             storm: self.storm_after.map(storm),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AMQP: [&str; 2] = ["--amqp-url", "amqp://127.0.0.1"];
+
+    fn problems(more: &[&str]) -> Vec<String> {
+        let settings = Settings::parse_from(["herald-loadtest"].iter().chain(more));
+        let mut problems = Problems::default();
+        settings.validate(&mut problems);
+        problems.lines().map(str::to_owned).collect()
+    }
+
+    fn with_amqp(more: &[&str]) -> Vec<String> {
+        problems(&[&AMQP, more].concat())
+    }
+
+    #[test]
+    fn volatile_messages_go_another_way_only_beside_rabbitmq() {
+        let [http, queue] = [["--volatile-http", "127.0.0.1:1"], ["--volatile-queue", "other"]];
+        assert_eq!(with_amqp(&http), [""; 0]);
+        assert_eq!(with_amqp(&queue), [""; 0]);
+        assert_eq!(
+            with_amqp(&[http, queue].concat()),
+            ["--volatile-queue: give this or --volatile-http, and not both"]
+        );
+        let by_http = [["--publish-http", "127.0.0.1:1"], queue].concat();
+        assert_eq!(problems(&by_http), ["--volatile-queue: needs --amqp-url for reliable messages"]);
+    }
+
+    #[test]
+    fn steps_are_no_search_and_idle_runs_have_neither() {
+        assert_eq!(with_amqp(&["--steps", "100,200.5"]), [""; 0]);
+        assert_eq!(with_amqp(&["--steps", "100", "--search"]), ["--steps: excludes --search"]);
+        assert_eq!(with_amqp(&["--workload", "idle"]), [""; 0]);
+        assert_eq!(problems(&["--workload", "idle", "--steps", "1"]), ["--steps: an idle run has no rate"]);
+        assert_eq!(problems(&[]), ["--amqp-url: give this or --publish-http, and not both"]);
+    }
+
+    #[test]
+    fn steps_are_rates() {
+        let settings = Settings::parse_from(["herald-loadtest", "--steps", "100,200.5"]);
+        assert_eq!(settings.steps, [100.0, 200.5]);
+        assert!(Settings::try_parse_from(["herald-loadtest", "--steps", "100,0"]).is_err());
     }
 }

@@ -30,6 +30,7 @@ fn plan(edge: SocketAddr, protocol: Protocol) -> Plan {
         processes: 0,
         program: None,
         publish: Publish::Http(vec![edge]),
+        volatile: None,
         publishers: 2,
         data_bytes: 200,
         behaviour: Behaviour { resume: true, ..Behaviour::default() },

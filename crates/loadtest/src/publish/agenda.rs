@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{now_us, until};
-use crate::plan::Round;
+use crate::plan::{Round, Stream};
 use crate::schedule::Schedule;
 
 /// One message to be sent.
@@ -25,9 +25,10 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    /// The messages to every target whose number leaves `lane` when divided by `lanes`.
-    pub(crate) fn new(round: &Round, lane: u32, lanes: u32) -> Self {
-        let streams = round.streams.iter().map(|stream| (stream.schedule, 0)).collect();
+    /// Of the streams that it takes, the messages to every target whose number leaves `lane` when divided by `lanes`.
+    pub(crate) fn new(round: &Round, takes: impl Fn(&Stream) -> bool, (lane, lanes): (u32, u32)) -> Self {
+        let begin = |stream: &Stream| if takes(stream) { 0 } else { stream.schedule.count };
+        let streams = round.streams.iter().map(|stream| (stream.schedule, begin(stream))).collect();
         let mut agenda = Self { streams, lane, lanes };
         for stream in 0..agenda.streams.len() {
             agenda.skip_others(stream);
@@ -87,7 +88,7 @@ pub(super) fn tick(streams: &[Schedule], every: Duration, mut tell: impl FnMut()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Audience, Stream};
+    use crate::plan::Audience;
     use proptest::prelude::*;
 
     fn stream(rate: f64, count: u64, targets: u32) -> Stream {
@@ -104,7 +105,7 @@ mod tests {
             let round = Round { run: 1, streams, measure_from_us: 0, start_us: 0, end_us: 0, storm: None };
             let mut all = Vec::new();
             for lane in 0..lanes {
-                let mut agenda = Agenda::new(&round, lane, lanes);
+                let mut agenda = Agenda::new(&round, |_| true, (lane, lanes));
                 let jobs: Vec<Job> = std::iter::from_fn(|| agenda.next(u64::MAX)).collect();
                 prop_assert!(agenda.is_done());
                 prop_assert!(jobs.iter().all(|job| job.target % lanes == lane));
@@ -127,12 +128,24 @@ mod tests {
             end_us: 0,
             storm: None,
         };
-        let mut agenda = Agenda::new(&round, 0, 1);
+        let mut agenda = Agenda::new(&round, |_| true, (0, 1));
         assert_eq!(agenda.next(999), None);
         assert_eq!(agenda.next(1_000).map(|job| job.number), Some(1));
         assert_eq!(agenda.next(1_999), None);
         assert_eq!(agenda.next(9_000).map(|job| (job.number, job.at_us)), Some((2, 2_000)));
         assert_eq!(agenda.next(9_000).map(|job| (job.number, job.at_us)), Some((3, 3_000)));
         assert!(agenda.is_done());
+    }
+    #[test]
+    fn a_stream_that_is_not_taken_is_another_one_s() {
+        let mut streams = vec![stream(1_000.0, 3, 1), stream(1_000.0, 2, 1)];
+        streams[1].reliable = false;
+        let round = Round { run: 1, streams, measure_from_us: 0, start_us: 0, end_us: 0, storm: None };
+        for (reliable, expected) in [(true, vec![0, 0, 0]), (false, vec![1, 1])] {
+            let mut agenda = Agenda::new(&round, |stream| stream.reliable == reliable, (0, 1));
+            let taken: Vec<u8> = std::iter::from_fn(|| agenda.next(u64::MAX)).map(|job| job.stream).collect();
+            assert_eq!(taken, expected);
+            assert!(agenda.is_done());
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use agenda::{Agenda, Job};
 pub(crate) use compose::Composer;
 
 use crate::clock::now_us;
-use crate::plan::{Plan, Publish, Round};
+use crate::plan::{Plan, Publish, Round, Stream};
 use crate::tally::Times;
 
 /// Messages due at about the same time leave together: this is how far apart two departures are at least.
@@ -91,8 +91,8 @@ enum Outlet {
 }
 
 impl Outlet {
-    async fn connect(plan: &Plan, lane: u32) -> Result<Self, PublishError> {
-        Ok(match &plan.publish {
+    async fn connect(publish: &Publish, lane: u32) -> Result<Self, PublishError> {
+        Ok(match publish {
             Publish::Amqp { url, queue, confirms } => {
                 Self::Amqp(Box::new(amqp::Amqp::connect(url, queue, *confirms).await?))
             }
@@ -189,30 +189,55 @@ struct Lane {
     offered: Arc<AtomicU64>,
 }
 
-async fn outlets(plan: &Plan) -> Result<Vec<Outlet>, PublishError> {
+/// Which streams go one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    All,
+    Reliable,
+    Volatile,
+}
+
+impl Takes {
+    fn takes(self, stream: &Stream) -> bool {
+        match self {
+            Self::All => true,
+            Self::Reliable => stream.reliable,
+            Self::Volatile => !stream.reliable,
+        }
+    }
+}
+
+/// The publishers' ways out: as many as there are publishers for each way.
+async fn outlets(plan: &Plan) -> Result<Vec<(Takes, u32, Outlet)>, PublishError> {
+    let ways = match &plan.volatile {
+        None => vec![(Takes::All, &plan.publish)],
+        Some(volatile) => vec![(Takes::Reliable, &plan.publish), (Takes::Volatile, volatile)],
+    };
     let mut outlets = Vec::new();
-    for lane in 0..plan.publishers {
-        outlets.push(Outlet::connect(plan, lane).await?);
+    for (takes, publish) in ways {
+        for lane in 0..plan.publishers {
+            outlets.push((takes, lane, Outlet::connect(publish, lane).await?));
+        }
     }
     Ok(outlets)
 }
 
 fn lanes(
     plan: &Plan,
-    outlets: Vec<Outlet>,
+    outlets: Vec<(Takes, u32, Outlet)>,
     (round, patience): (&Arc<Round>, Duration),
     offered: &Arc<AtomicU64>,
 ) -> Vec<Lane> {
     let give_up = Instant::now() + crate::clock::until(round.end_us) + patience;
-    let lane = |(lane, outlet)| Lane {
-        agenda: Agenda::new(round, lane, plan.publishers),
+    let lane = |(takes, lane, outlet): (Takes, u32, Outlet)| Lane {
+        agenda: Agenda::new(round, |stream| takes.takes(stream), (lane, plan.publishers)),
         outlet,
         composer: Composer::new(plan, round.clone()),
         give_up,
         published: Published { offered: vec![0; round.streams.len()], ..Published::default() },
         offered: offered.clone(),
     };
-    (0..plan.publishers).zip(outlets).map(lane).collect()
+    outlets.into_iter().map(lane).collect()
 }
 
 async fn run(lanes: Vec<Lane>, round: &Round) -> Published {

@@ -126,6 +126,7 @@ mod tests {
             processes: 3,
             program: None,
             publish: Publish::Http(Vec::new()),
+            volatile: None,
             publishers: 1,
             data_bytes: 200,
             behaviour: Behaviour::default(),

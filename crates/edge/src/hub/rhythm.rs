@@ -4,7 +4,8 @@
 //! A write costs the same for one frame as for a dozen. So after a pass over the outboxes that waited, the shard rests, and
 //! what comes meanwhile leaves together. The rest grows with the square of the pass: a short pass is followed by none,
 //! and each message leaves when it comes; a pass that takes long, because there is much to write or because others want
-//! the processor too, by a long one, which is what gives time to all of them.
+//! the processor too, by a long one, which is what gives time to all of them. Few outboxes save little by waiting, however
+//! long they took: the square of their number bounds the rest too.
 
 use std::time::Duration;
 
@@ -12,16 +13,25 @@ use tokio::time::Instant;
 
 /// A pass that takes this is followed by a rest as long.
 const EVEN: Duration = Duration::from_millis(4);
+/// Outboxes of a pass that may be followed by the longest rest; half of them by a quarter of it.
+const FULL: f64 = 750.0;
 /// The longest rest: what a message may wait for others at most.
 const REST_MAX: Duration = Duration::from_millis(40);
 /// The shortest; the runtime's timers know nothing finer.
 const REST_MIN: Duration = Duration::from_millis(1);
 
+#[derive(Debug)]
+struct Pass {
+    began: Instant,
+    outboxes: usize,
+    /// Still to be written.
+    left: usize,
+}
+
 /// Passes and rests of one queue of outboxes.
 #[derive(Debug, Default)]
 pub(super) struct Rhythm {
-    /// When the pass began, and how many outboxes it has still to write.
-    pass: Option<(Instant, usize)>,
+    pass: Option<Pass>,
     rest_until: Option<Instant>,
     /// All rests, the last one to its end.
     rests: Duration,
@@ -37,17 +47,17 @@ impl Rhythm {
         if waiting == 0 {
             return 0;
         }
-        let (_, left) = self.pass.get_or_insert((now, waiting));
-        *left
+        self.pass.get_or_insert(Pass { began: now, outboxes: waiting, left: waiting }).left
     }
 
     /// So many were written.
     pub(super) fn wrote(&mut self, count: usize, now: Instant) {
-        let Some((began, left)) = &mut self.pass else { return };
-        *left = left.saturating_sub(count);
-        if *left == 0 {
-            let pass = now.duration_since(*began);
-            let rest = pass.mul_f64(pass.as_secs_f64() / EVEN.as_secs_f64()).min(REST_MAX);
+        let Some(pass) = &mut self.pass else { return };
+        pass.left = pass.left.saturating_sub(count);
+        if pass.left == 0 {
+            let took = now.duration_since(pass.began);
+            let most = REST_MAX.mul_f64((pass.outboxes as f64 / FULL).min(1.0).powi(2));
+            let rest = took.mul_f64(took.as_secs_f64() / EVEN.as_secs_f64()).min(most);
             if rest >= REST_MIN {
                 self.rest_until = Some(now + rest);
                 self.rests += rest;
@@ -85,25 +95,29 @@ mod tests {
     #[test]
     fn a_pass_twice_as_long_is_followed_by_a_rest_four_times_as_long() {
         let (mut rhythm, now) = (Rhythm::default(), Instant::now());
-        assert_eq!(rhythm.due(100, now), 100);
+        assert_eq!(rhythm.due(700, now), 700);
         rhythm.wrote(64, now + 3 * MS);
         // what comes during the pass belongs to the next
-        assert_eq!(rhythm.due(500, now + 3 * MS), 36);
-        rhythm.wrote(36, now + 4 * MS);
+        assert_eq!(rhythm.due(1_100, now + 3 * MS), 636);
+        rhythm.wrote(636, now + 4 * MS);
         assert_eq!(rhythm.due(464, now + 7 * MS), 0);
         assert_eq!(rhythm.rest_until(), Some(now + 8 * MS));
         assert_eq!((rhythm.rested(now + 4 * MS), rhythm.rested(now + 7 * MS)), (Duration::ZERO, 3 * MS));
-        assert_eq!(rhythm.due(464, now + 8 * MS), 464);
+        assert_eq!(rhythm.due(700, now + 8 * MS), 700);
         assert_eq!((rhythm.rest_until(), rhythm.rested(now + 20 * MS)), (None, 4 * MS));
-        rhythm.wrote(464, now + 16 * MS);
+        rhythm.wrote(700, now + 16 * MS);
         assert_eq!(rhythm.rest_until(), Some(now + 32 * MS));
     }
 
     #[test]
     fn no_rest_is_longer_than_the_longest() {
         let (mut rhythm, now) = (Rhythm::default(), Instant::now());
-        assert_eq!(rhythm.due(1, now), 1);
-        rhythm.wrote(1, now + 500 * MS);
+        assert_eq!(rhythm.due(1_000, now), 1_000);
+        rhythm.wrote(1_000, now + 500 * MS);
         assert_eq!(rhythm.rest_until(), Some(now + 500 * MS + REST_MAX));
+        let now = now + 600 * MS;
+        assert_eq!(rhythm.due(375, now), 375);
+        rhythm.wrote(375, now + 500 * MS);
+        assert_eq!(rhythm.rest_until(), Some(now + 500 * MS + REST_MAX / 4));
     }
 }

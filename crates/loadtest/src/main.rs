@@ -1,6 +1,7 @@
 //! `herald-loadtest`: settings in, a run, its report out. What is measured is the library's.
 
 mod output;
+mod plot;
 mod settings;
 mod steps;
 

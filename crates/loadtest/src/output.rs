@@ -1,14 +1,16 @@
-//! What is printed and written: progress, the report, CSV, JSON, the cost of processes.
+//! What is printed and written: progress, the report, CSV, JSON, a plot, the cost of processes.
 
 use std::fmt::Arguments;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use herald_chassis::BoxError;
 use herald_loadtest::usage::{self, Usage, Watched};
 use herald_loadtest::{Connected, Plan, Progress, Report};
 use serde::Serialize;
 
+use crate::plot;
 use crate::settings::Settings;
 use crate::steps::{self, Step};
 
@@ -16,6 +18,9 @@ pub(crate) struct Output {
     is_quiet: bool,
     json: Option<PathBuf>,
     csv: Option<File>,
+    plot: Option<PathBuf>,
+    /// One for each second of a day at most: no round is longer.
+    seconds: Vec<Progress>,
     names: Vec<String>,
     watched: Vec<Watched>,
     connected: Option<Connected>,
@@ -43,6 +48,8 @@ impl Output {
             is_quiet: settings.quiet,
             json: settings.json.clone(),
             csv,
+            plot: settings.plot.clone(),
+            seconds: Vec::new(),
             names: settings.watch.clone(),
             watched: Vec::new(),
             connected: None,
@@ -82,6 +89,9 @@ impl Output {
             "{seconds:6.1} s  {registered} clients  {offered} offered  {received} received  p50 {p50_ms:.2}  \
              p99 {p99_ms:.2} ms"
         ));
+        if self.plot.is_some() {
+            self.seconds.push(*now);
+        }
         if let Some(csv) = &mut self.csv {
             writeln!(csv, "{seconds:.3},{registered},{offered},{received},{p50_ms:.3},{p99_ms:.3}")?;
         }
@@ -111,7 +121,7 @@ impl Output {
     }
 
     /// One report, and in the JSON all rates that were tried for it.
-    pub(crate) fn report(&self, step: &Step, tried: &[Step]) -> io::Result<()> {
+    pub(crate) fn report(&self, step: &Step, tried: &[Step]) -> Result<(), BoxError> {
         let Step { report, processes, .. } = step;
         let mut out = io::stdout().lock();
         write!(out, "{report}")?;
@@ -124,20 +134,31 @@ impl Output {
             writeln!(out, "the generator took {share:.0} % of the CPU of all of these")?;
         }
         let connected = self.connected;
-        self.write_json(&Whole { connected, report: Some(report), processes: Some(processes), steps: tried })
+        self.write_json(&Whole {
+            connected,
+            report: Some(report),
+            processes: Some(processes),
+            steps: tried,
+        })?;
+        match &self.plot {
+            Some(path) if tried.is_empty() => plot::of_time(path, &self.seconds),
+            Some(path) => plot::of_rates(path, tried),
+            None => Ok(()),
+        }
     }
 
     /// All steps.
-    pub(crate) fn steps(&self, steps: &[Step]) -> io::Result<()> {
+    pub(crate) fn steps(&self, steps: &[Step]) -> Result<(), BoxError> {
         write!(io::stdout().lock(), "{}", steps::Table(steps))?;
-        self.write_json(&Whole { connected: self.connected, report: None, processes: None, steps })
+        self.write_json(&Whole { connected: self.connected, report: None, processes: None, steps })?;
+        self.plot.as_ref().map_or(Ok(()), |path| plot::of_rates(path, steps))
     }
 
-    fn write_json(&self, whole: &Whole<'_>) -> io::Result<()> {
-        match &self.json {
-            Some(path) => fs::write(path, serde_json::to_vec_pretty(whole)?),
-            None => Ok(()),
+    fn write_json(&self, whole: &Whole<'_>) -> Result<(), BoxError> {
+        if let Some(path) = &self.json {
+            fs::write(path, serde_json::to_vec_pretty(whole)?)?;
         }
+        Ok(())
     }
 
     /// What the watched processes cost since they are watched.

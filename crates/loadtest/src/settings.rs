@@ -137,6 +137,9 @@ pub(crate) struct Settings {
     /// Write one line a second to this file, as comma-separated values
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub(crate) csv: Option<PathBuf>,
+    /// Draw rates and latency over time, or with --steps or --search over the rates, as SVG into this file
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
+    pub(crate) plot: Option<PathBuf>,
     /// Print nothing but the report
     #[arg(long, help_heading = "Results")]
     pub(crate) quiet: bool,

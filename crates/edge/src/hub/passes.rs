@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::pressure::Lateness;
 
-/// What one write of a pass may take: about what a system call for one small frame costs on a busy machine.
-const WRITE_ALLOWED: Duration = Duration::from_micros(10);
+/// What one write of a pass may take, measured where more is to be written than the processors can, with others that want
+/// them too; undisturbed it is 6 µs. So a pass over thousands of outboxes is no lateness: when it counted, ingest slowed
+/// down to a third with 10,000 clients, and nothing came sooner.
+const WRITE_ALLOWED: Duration = Duration::from_micros(40);
 /// Messages followed at one time in each queue; those beyond are not.
 const FOLLOWED_MAX: usize = 4_096;
 
@@ -111,7 +113,7 @@ mod tests {
         let (lateness, mut passes) = passes();
         let start = Instant::now();
         passes.appended(1, start, at(start), 15_000);
-        passes.turned(1, 15_000, at(start + 140 * MS));
+        passes.turned(1, 15_000, at(start + 590 * MS));
         assert_eq!(lateness.take_hub_worst(), Duration::ZERO);
     }
 

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pass that takes this is followed by a rest as long.
-const EVEN: Duration = Duration::from_millis(4);
-/// Outboxes of a pass that may be followed by the longest rest; half of them by a quarter of it.
+/// Outboxes that make a full pass: one for which [`EVEN`] and [`REST`] are said.
 const FULL: f64 = 750.0;
-/// The longest rest: what a message may wait for others at most.
-const REST_MAX: Duration = Duration::from_millis(40);
+/// A full pass that takes this is followed by a rest as long; about what so many writes take undisturbed.
+const EVEN: Duration = Duration::from_millis(4);
+/// The longest rest after a full pass. Twice the outboxes may rest twice as long, half of them a quarter.
+const REST: Duration = Duration::from_millis(40);
+/// The longest rest of all: what a message may wait for others at most.
+const REST_MAX: Duration = Duration::from_millis(150);
 /// The shortest; the runtime's timers know nothing finer.
 const REST_MIN: Duration = Duration::from_millis(1);
 
@@ -55,9 +57,7 @@ impl Rhythm {
         let Some(pass) = &mut self.pass else { return };
         pass.left = pass.left.saturating_sub(count);
         if pass.left == 0 {
-            let took = now.duration_since(pass.began);
-            let most = REST_MAX.mul_f64((pass.outboxes as f64 / FULL).min(1.0).powi(2));
-            let rest = took.mul_f64(took.as_secs_f64() / EVEN.as_secs_f64()).min(most);
+            let rest = rest(pass.outboxes, now.duration_since(pass.began));
             if rest >= REST_MIN {
                 self.rest_until = Some(now + rest);
                 self.rests += rest;
@@ -76,6 +76,14 @@ impl Rhythm {
     pub(super) fn rest_until(&self) -> Option<Instant> {
         self.rest_until
     }
+}
+
+/// After a pass over so many outboxes that took so long.
+fn rest(outboxes: usize, took: Duration) -> Duration {
+    let fullness = outboxes as f64 / FULL;
+    let even = EVEN.mul_f64(fullness.max(1.0));
+    let most = REST.mul_f64(fullness.min(fullness.powi(2))).min(REST_MAX);
+    took.mul_f64(took.as_secs_f64() / even.as_secs_f64()).min(most)
 }
 
 #[cfg(test)]
@@ -110,14 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn no_rest_is_longer_than_the_longest() {
-        let (mut rhythm, now) = (Rhythm::default(), Instant::now());
-        assert_eq!(rhythm.due(1_000, now), 1_000);
-        rhythm.wrote(1_000, now + 500 * MS);
-        assert_eq!(rhythm.rest_until(), Some(now + 500 * MS + REST_MAX));
-        let now = now + 600 * MS;
-        assert_eq!(rhythm.due(375, now), 375);
-        rhythm.wrote(375, now + 500 * MS);
-        assert_eq!(rhythm.rest_until(), Some(now + 500 * MS + REST_MAX / 4));
+    fn the_number_of_outboxes_bounds_the_rest() {
+        for (outboxes, took, rests) in [
+            (750, 500 * MS, REST),
+            (375, 500 * MS, REST / 4),
+            (25, 500 * MS, REST / 900),
+            (1_500, 8 * MS, 8 * MS),
+            (1_500, 500 * MS, 2 * REST),
+            (1_000_000, 3_600_000 * MS, REST_MAX),
+        ] {
+            assert_eq!(rest(outboxes, took).as_micros(), rests.as_micros(), "{outboxes} in {took:?}");
+        }
     }
 }

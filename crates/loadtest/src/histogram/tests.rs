@@ -37,11 +37,7 @@ fn what_is_no_histogram_is_none() {
     for missing in ["none_seconds", "summary_seconds", "wait_second"] {
         assert_eq!(Histogram::read(TEXT, missing), None, "{missing}");
     }
-    assert_eq!(
-        Histogram::read("half_bucket{le=\"1\"} 1\nhalf_sum 1\n", "half"),
-        None,
-        "no infinite bound"
-    );
+    assert_eq!(Histogram::read("half_bucket{le=\"1\"} 1\nhalf_sum 1\n", "half"), None, "no infinite bound");
     assert_eq!(Histogram::read("broken_bucket{le=\"+Inf\" 1\nbroken_bucket", "broken"), None);
 }
 

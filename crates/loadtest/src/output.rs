@@ -3,7 +3,7 @@
 use std::fmt::Arguments;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use herald_chassis::BoxError;
 use herald_loadtest::usage::{self, Usage, Watched};
@@ -40,9 +40,13 @@ struct Whole<'r> {
 
 impl Output {
     pub(crate) fn new(settings: &Settings) -> io::Result<Self> {
-        let csv = settings.csv.as_ref().map(File::create).transpose()?;
+        let csv = settings.csv.as_deref().map(|path| create("--csv", path)).transpose()?;
         if let Some(mut csv) = csv.as_ref() {
             writeln!(csv, "seconds,registered,offered,received,p50_ms,p99_ms")?;
+        }
+        if let Some(plot) = &settings.plot {
+            // drawn at the end; that it cannot be written is told before the run
+            create("--plot", plot)?;
         }
         Ok(Self {
             is_quiet: settings.quiet,
@@ -165,6 +169,11 @@ impl Output {
     pub(crate) fn usages(&self) -> Vec<Usage> {
         self.watched.iter().filter_map(Watched::usage).collect()
     }
+}
+
+fn create(flag: &str, path: &Path) -> io::Result<File> {
+    File::create(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{flag} {}: {error}", path.display())))
 }
 
 fn line(usage: &Usage) -> String {

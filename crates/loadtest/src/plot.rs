@@ -35,7 +35,8 @@ pub(crate) fn of_time(path: &Path, seconds: &[Progress]) -> Result<(), BoxError>
     let rate = |count: fn(&Progress) -> u64| {
         let pairs = seconds.iter().zip(seconds.iter().skip(1));
         let grown = |(sooner, later): (&Progress, &Progress)| {
-            let (passed, count) = (later.seconds - sooner.seconds, count(later) - count(sooner));
+            let (passed, count) =
+                (later.seconds - sooner.seconds, count(later).saturating_sub(count(sooner)));
             (later.seconds, count as f64 / passed.max(1e-3))
         };
         pairs.map(grown).collect()

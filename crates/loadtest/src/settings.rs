@@ -209,6 +209,7 @@ impl Settings {
         let is_narrow = f64::from(self.churn) <= f64::from(self.clients);
         problems.check(is_narrow, "--churn", "is more than there are clients");
         problems.check(!self.search || publishes, "--search", "an idle run has no rate");
+        problems.check(self.plot.is_none() || publishes, "--plot", "an idle run has nothing to draw");
     }
 }
 

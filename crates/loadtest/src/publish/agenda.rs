@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(agenda.next(9_000).map(|job| (job.number, job.at_us)), Some((3, 3_000)));
         assert!(agenda.is_done());
     }
+
     #[test]
     fn a_stream_that_is_not_taken_is_another_one_s() {
         let mut streams = vec![stream(1_000.0, 3, 1), stream(1_000.0, 2, 1)];

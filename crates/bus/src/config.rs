@@ -10,7 +10,7 @@ use herald_wire::Names;
 pub struct LogConfig {
     /// Entries a log holds; on Redis up to one stream node (100 by its default) more.
     pub entries_max: usize,
-    /// A log that got nothing for this long is gone. Older entries of a busy log are trimmed now and then.
+    /// A log that got nothing for this long, and at most a quarter longer, is gone. Older entries of a busy log are trimmed now and then.
     pub age: Duration,
     /// For how long a `message_id` is remembered.
     pub dedup_window: Duration,
@@ -23,9 +23,14 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
-    /// How long the last position of a log is remembered.
-    pub(crate) fn last_age(&self) -> Duration {
-        self.age.saturating_mul(2)
+    /// When a log ends without a new entry: it is told so only now and then (`publish.lua`), so a quarter later.
+    pub(crate) fn log_ttl(&self) -> Duration {
+        self.age.saturating_add(self.age / 4)
+    }
+
+    /// How long the last position of a log is remembered, at least as long again as the log.
+    pub(crate) fn last_ttl(&self) -> Duration {
+        self.log_ttl().saturating_add(self.age)
     }
 }
 

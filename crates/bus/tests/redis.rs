@@ -197,6 +197,77 @@ async fn a_refused_publication_says_so_and_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn one_log_that_refuses_spoils_no_other() {
+    let server = Server::started(&[]).await;
+    let bus = bus_on(&server).await;
+    let names = Names::new(Names::PREFIX_DEFAULT);
+    let (a, b) = (socket("a"), socket("b"));
+    let keyed =
+        |target, id: &str| herald_bus::Publication { message_id: Some(id.into()), ..reliable(target, id) };
+    let batch = [keyed(&a, "1"), keyed(&b, "2"), keyed(&a, "3"), keyed(&b, "4")];
+    server.command(&["SET", &names.log(&a), "not a stream"]).await;
+    let answers = bus.publish(&batch).await;
+    assert!(matches!(answers[..], [Err(_), Ok(Published::Logged(_)), Err(_), Ok(Published::Logged(_))]));
+    server.command(&["DEL", &names.log(&a)]).await;
+    let answers = bus.publish(&batch).await;
+    assert!(
+        matches!(
+            answers[..],
+            [
+                Ok(Published::Logged(_)),
+                Ok(Published::Duplicate),
+                Ok(Published::Logged(_)),
+                Ok(Published::Duplicate)
+            ]
+        ),
+        "{answers:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_all_and_does_nothing() {
+    let server = Server::started(&["--maxmemory-policy", "noeviction"]).await;
+    let bus = bus_on(&server).await;
+    let keyed = |id: &str| herald_bus::Publication {
+        message_id: Some(id.into()),
+        ..reliable(&socket(if id == "2" { "b" } else { "a" }), id)
+    };
+    for batch in [vec![keyed("1"), keyed("2")], vec![reliable(&socket("a"), "3"), keyed("4")]] {
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        let answers = bus.publish(&batch).await;
+        let refused = |answer: &Result<Published, BusError>| matches!(answer, Err(BusError::Refused { source, .. }) if source.code() == Some("OOM"));
+        assert!(answers.iter().all(refused), "{answers:?}");
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        let answers = bus.publish(&batch).await;
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(Published::Logged(_)))), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_log_ends_some_time() {
+    let server = Server::started(&[]).await;
+    let bus = bus_on(&server).await;
+    let names = Names::new(Names::PREFIX_DEFAULT);
+    let a = socket("a");
+    let ttl = async |key: &str| match server.command(&["PTTL", key]).await {
+        redis::Value::Int(ms) => ms,
+        other => panic!("{other:?}"),
+    };
+    let age = LogConfig::default().age.as_millis() as i64;
+    for gone in ["nothing", &names.log(&a), &names.last(&a), &names.clock()] {
+        server.command(&["DEL", gone]).await;
+        logged(publish(&bus, reliable(&a, "")).await);
+        let (log, last) = (ttl(&names.log(&a)).await, ttl(&names.last(&a)).await);
+        assert!(log > age && last > log && last <= age * 5 / 2, "{gone}: {log} {last}");
+    }
+    // another hour: told anew
+    server.command(&["PEXPIRE", &names.log(&a), "1000"]).await;
+    server.command(&["SET", &names.last(&a), "1000", "PX", "1000"]).await;
+    logged(publish(&bus, reliable(&a, "")).await);
+    assert!(ttl(&names.log(&a)).await > age && ttl(&names.last(&a)).await > age);
+}
+
+#[tokio::test]
 async fn prefixes_keep_heralds_apart() {
     let server = Server::started(&[]).await;
     let one = bus_on(&server).await;

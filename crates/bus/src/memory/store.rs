@@ -183,7 +183,7 @@ impl Store {
 
     /// Drops channels of which nothing is left to know.
     fn sweep(&mut self, now_us: u64) {
-        let age = self.config.last_age();
+        let age = self.config.last_ttl();
         let oldest_kept = Position(now_us).earlier_by(micros(age));
         self.channels.retain(|_, channel| {
             channel.readers.retain(|reader| !reader.queue.is_closed());

@@ -8,6 +8,7 @@ mod deployment;
 mod link;
 mod node;
 mod nodes;
+mod publish;
 mod reply;
 mod script;
 mod slot;
@@ -58,55 +59,27 @@ impl Redis {
 
     pub(crate) async fn publish(&self, batch: &[Publication]) -> Vec<Result<Published, BusError>> {
         let started = Instant::now();
-        let calls = batch.iter().map(|publication| self.publication(publication, Lua::by_hash)).collect();
-        let mut answers = self.nodes.run(calls).await;
+        let words =
+            publish::Words { names: &self.names, log: &self.log, is_cluster: self.nodes.is_cluster() };
+        let runs = publish::runs(batch, |target| self.slot_of(target));
+        let call = |run: &publish::Run, script: fn(&Lua) -> Cmd| {
+            (run.slot, words.call(&batch[run.of.clone()], &self.scripts, script))
+        };
+        let mut answers = self.nodes.run(runs.iter().map(|run| call(run, Lua::by_hash)).collect()).await;
         let unknown = unknown_scripts(&answers);
         if !unknown.is_empty() {
-            let calls = unknown.iter().map(|index| self.publication(&batch[*index], Lua::by_body)).collect();
+            let calls = unknown.iter().map(|index| call(&runs[*index], Lua::by_body)).collect();
             for (index, answer) in unknown.into_iter().zip(self.nodes.run(calls).await) {
                 answers[index] = answer;
             }
         }
-        let answers: Vec<_> = answers.into_iter().zip(batch).map(published).collect();
-        self.metrics.published(&answers, started.elapsed());
-        answers
-    }
-
-    fn publication(&self, publication: &Publication, script: fn(&Lua) -> Cmd) -> (u16, Cmd) {
-        let Publication { target, envelope, reliable, message_id } = publication;
-        let channel = self.names.channel(target);
-        let slot = self.nodes.slot_of(&channel);
-        let publish = if self.nodes.is_cluster() { "SPUBLISH" } else { "PUBLISH" };
-        let seen = message_id.as_ref().map(|message_id| self.names.seen(target, message_id));
-        let call = match (reliable, seen) {
-            (false, None) => {
-                let mut call = cmd(publish);
-                call.arg(channel).arg(envelope.as_ref());
-                call
-            }
-            (false, Some(seen)) => {
-                let mut call = script(&self.scripts.publish_once);
-                call.arg(1).arg(seen).arg(envelope.as_ref()).arg(channel).arg(publish);
-                call.arg(millis(self.log.dedup_window));
-                call
-            }
-            (true, seen) => {
-                let last = self.names.last(target);
-                // in a cluster no key is common to all targets, and a target's own clock is its last position
-                let clock = if self.nodes.is_cluster() { last.clone() } else { self.names.clock() };
-                let mut call = script(&self.scripts.publish);
-                call.arg(3 + usize::from(seen.is_some())).arg(self.names.log(target)).arg(last).arg(clock);
-                if let Some(seen) = seen {
-                    call.arg(seen);
-                }
-                call.arg(envelope.as_ref()).arg(channel).arg(publish).arg(self.log.entries_max);
-                call.arg(millis(self.log.age))
-                    .arg(millis(self.log.last_age()))
-                    .arg(millis(self.log.dedup_window));
-                call
-            }
-        };
-        (slot, call)
+        let refused = |slot, source| self.nodes.refused(slot, source);
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (run, answer) in runs.iter().zip(answers) {
+            publish::read(&batch[run.of.clone()], answer, |source| refused(run.slot, source), &mut outcomes);
+        }
+        self.metrics.published(&outcomes, started.elapsed());
+        outcomes
     }
 
     pub(crate) async fn ping(&self) -> Result<(), BusError> {
@@ -313,17 +286,6 @@ impl Redis {
 
     fn counted<T>(&self, outcome: Result<T, BusError>) -> Result<T, BusError> {
         outcome.inspect_err(|error| self.metrics.failed_with(error))
-    }
-}
-
-fn published((answer, publication): (Result<Value, BusError>, &Publication)) -> Result<Published, BusError> {
-    match answer? {
-        Value::Nil => Ok(Published::Duplicate),
-        value => match (reply::number(&value), publication.reliable) {
-            (Some(position), true) => Ok(Published::Logged(Position(position))),
-            (Some(receivers), false) => Ok(Published::Sent { receivers }),
-            (None, _) => Err(nodes::unexpected("neither a position nor a number of receivers")),
-        },
     }
 }
 

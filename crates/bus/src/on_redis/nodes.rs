@@ -176,6 +176,12 @@ impl Nodes {
         }
     }
 
+    /// A refusal that the node of a slot gave for a part of a call.
+    pub(super) fn refused(&self, slot: u16, source: RedisError) -> BusError {
+        let server = self.current().node(slot).map_or_else(String::new, |node| node.place().to_string());
+        BusError::Refused { server, source }
+    }
+
     fn node_at(&self, address: &str) -> Option<Arc<Node>> {
         if let Some(node) = self.current().nodes.get(address) {
             return Some(node.clone());

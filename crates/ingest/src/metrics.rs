@@ -17,6 +17,7 @@
 //! | `herald_ingest_shed_total` | counter | `reason` = `late` | volatile messages dropped because messages had to wait and these had waited too long |
 //! | `herald_ingest_window_messages` | gauge | | how many messages may be on their way to the sockets, a message to several targets as often |
 //! | `herald_ingest_pace_messages_per_second` | gauge | | what that comes to, with the lateness of now |
+//! | `herald_ingest_lateness_tolerated_seconds` | gauge | | how late the worst edge may be before fewer messages pass: the target, or more while a slower pace was found not to help |
 //! | `herald_ingest_window_cuts_total` | counter | `cause` ([`Cause::label`]) | times the window was made smaller |
 //! | `herald_ingest_pressure` | gauge | `cause` | 1 while messages must wait for this, else 0 |
 //! | `herald_ingest_pressure_lateness_seconds` | gauge | | how late the worst edge is, as the registry said last |
@@ -54,6 +55,7 @@ const IN_FLIGHT: &str = "herald_ingest_in_flight_messages";
 const WINDOW: &str = "herald_ingest_window_messages";
 const SHED: &str = "herald_ingest_shed_total";
 const PACE: &str = "herald_ingest_pace_messages_per_second";
+const TOLERATED: &str = "herald_ingest_lateness_tolerated_seconds";
 const CUTS: &str = "herald_ingest_window_cuts_total";
 const PRESSURE: &str = "herald_ingest_pressure";
 const LATENESS: &str = "herald_ingest_pressure_lateness_seconds";
@@ -171,6 +173,7 @@ impl Metrics {
 pub(crate) struct FlowMetrics {
     pub(crate) window: Gauge,
     pub(crate) pace: Gauge,
+    pub(crate) tolerated: Gauge,
     lateness: Gauge,
     fullness: Gauge,
     backlog: Gauge,
@@ -183,6 +186,7 @@ impl FlowMetrics {
         Self {
             window: gauge!(WINDOW),
             pace: gauge!(PACE),
+            tolerated: gauge!(TOLERATED),
             lateness: gauge!(LATENESS),
             fullness: gauge!(FULLNESS),
             backlog: gauge!(BACKLOG),
@@ -223,6 +227,7 @@ fn describe() {
     describe_counter!(SHED, "Volatile messages dropped while messages had to wait, by reason");
     describe_gauge!(WINDOW, "How many messages may be on their way to the sockets");
     describe_gauge!(PACE, "How many messages a second the window comes to");
+    describe_gauge!(TOLERATED, Unit::Seconds, "How late the worst edge may be");
     describe_counter!(CUTS, "Times the window was made smaller, by cause");
     describe_gauge!(PRESSURE, "1 while messages must wait, by cause");
     describe_gauge!(LATENESS, Seconds, "How late the worst edge is, as the registry said last");

@@ -126,7 +126,7 @@ pub(super) fn read(
         Ok(value) => match run {
             [publication] if !publication.reliable => outcomes.push(sent(&value)),
             _ => {
-                outcomes.extend(run.iter().map(|_| Err(nodes::unexpected("not an answer for each message"))))
+                outcomes.extend(run.iter().map(|_| Err(nodes::unexpected("not an answer for each message"))));
             }
         },
         Err(error) => outcomes.extend(run.iter().map(|_| Err(error.clone()))),

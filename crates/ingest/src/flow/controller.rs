@@ -14,6 +14,10 @@
 //!   the lateness is to its target, the smaller the step.
 //! - **Decrease** is multiplicative, to what makes the worst edge three quarters of the target late, never by more than
 //!   half at once, and not again before its effect can be seen.
+//! - **Tolerance**: some lateness is no queue. A pass over ten thousand sockets takes a busy machine what it takes,
+//!   however few messages it carries; fewer of them would only make each dearer. So where cuts have halved the window and
+//!   the lateness is what it was, they are taken back and that lateness is tolerated, up to [`TOLERANCE_MAX`] targets,
+//!   for [`TOLERATED_FOR`]; then it is tried again.
 //! - What a window allows and nobody used is no knowledge: one that held nothing back is cut to what was used, and one
 //!   that is not used shrinks to twice that.
 //! - While nobody says how the edges are, the window stands still at what was last used, or at [`START`].
@@ -51,6 +55,16 @@ const AIM: f64 = 0.75;
 const CUT_MAX: f64 = 0.5;
 /// What a cut leaves when something is full that is not late yet.
 const CUT_FULL: f64 = 0.7;
+/// The most lateness that is tolerated because cuts do not shorten it, in targets.
+pub const TOLERANCE_MAX: f64 = 5.0;
+/// A cut window shows whether cutting helps when this much is left of it ...
+const TRIED: f64 = 0.5;
+/// ... and it does not when this much is left of the lateness.
+const IN_VAIN: f64 = 0.8;
+/// What is tolerated beyond the lateness that was not shortened, as a factor: room to find the window that fits.
+const TOLERANCE_ROOM: f64 = 1.25;
+/// Then it is tried again whether cuts help.
+const TOLERATED_FOR: Duration = Duration::from_secs(30);
 /// Fuller than this, an edge's own queue behind its hub's fills: it will be late.
 pub const FULL_PERMILLE: u32 = 500;
 /// An output buffer of Redis larger than this shows that a subscriber falls behind: an eighth of what Redis tolerates
@@ -151,6 +165,10 @@ pub struct Controller {
     window: f64,
     /// How late a message is behind ingest, as last read.
     delay: Duration,
+    /// How late it may be: the target, or more where cuts did not help.
+    tolerated: Duration,
+    tolerated_at: Option<Instant>,
+    trial: Option<Trial>,
     /// Publications a second, averaged.
     used: f64,
     stepped_at: Option<Instant>,
@@ -163,6 +181,15 @@ pub struct Controller {
     busy_at: Option<Instant>,
 }
 
+/// Cuts one after the other: do they help?
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    /// Before the first of them.
+    window: f64,
+    delay: Duration,
+    congested_at: Instant,
+}
+
 impl Controller {
     /// Begins with [`START`]. `target`: how late the worst edge may be.
     pub fn new(target: Duration) -> Self {
@@ -170,6 +197,9 @@ impl Controller {
             target,
             window: START,
             delay: Duration::ZERO,
+            tolerated: target,
+            tolerated_at: None,
+            trial: None,
             used: 0.0,
             stepped_at: None,
             cut_at: None,
@@ -188,6 +218,11 @@ impl Controller {
     /// How many may be published in a second, in the long run.
     pub fn pace(&self) -> f64 {
         self.window / (HORIZON + self.delay).as_secs_f64()
+    }
+
+    /// How late the worst edge may be: the target, or more where a slower pace did not make it less late.
+    pub fn tolerated(&self) -> Duration {
+        self.tolerated
     }
 
     /// How many were published a second of late.
@@ -212,7 +247,8 @@ impl Controller {
         self.note_use(now, elapsed, usage);
         self.delay = readings.delay();
         self.heed_blindness(readings);
-        let congested = readings.congested(self.target);
+        self.end_tolerance(now);
+        let congested = readings.congested(self.tolerated);
         let cut = congested.is_some() && self.cut(now, usage.held_back);
         if congested.is_none() {
             self.move_freely(now, elapsed, usage.held_back);
@@ -252,12 +288,42 @@ impl Controller {
             return false;
         }
         self.cut_at = Some(now);
-        let aim = (HORIZON + self.target.mul_f64(AIM)).as_secs_f64() / settles.as_secs_f64();
-        let factor = if self.delay > self.target { aim.max(CUT_MAX) } else { CUT_FULL };
+        if held_back && self.delay > self.tolerated && self.cutting_is_vain(now) {
+            return false;
+        }
+        let aim = (HORIZON + self.tolerated.mul_f64(AIM)).as_secs_f64() / settles.as_secs_f64();
+        let factor = if self.delay > self.tolerated { aim.max(CUT_MAX) } else { CUT_FULL };
         let used = if held_back { self.window } else { self.used_window().max(IDLE_MIN) };
         let base = self.window.min(used);
         self.window = if held_back { base * factor } else { base };
         true
+    }
+
+    /// Notes that a cut is due. True when those before did not help: they are taken back, and it is tolerated.
+    fn cutting_is_vain(&mut self, now: Instant) -> bool {
+        let new = Trial { window: self.window, delay: self.delay, congested_at: now };
+        let trial = self.trial.get_or_insert(new);
+        trial.congested_at = now;
+        let left = self.delay.as_secs_f64() / trial.delay.as_secs_f64();
+        if left > 1.0 / IN_VAIN || (self.window <= trial.window * TRIED && left < IN_VAIN) {
+            *trial = new;
+        }
+        let tried = self.window <= trial.window * TRIED;
+        let vain = tried && self.delay <= self.target.mul_f64(TOLERANCE_MAX);
+        if vain {
+            self.window = trial.window;
+            let most = self.target.mul_f64(TOLERANCE_MAX);
+            self.tolerated = self.delay.mul_f64(TOLERANCE_ROOM).min(most);
+            (self.tolerated_at, self.trial) = (Some(now), None);
+        }
+        vain
+    }
+
+    fn end_tolerance(&mut self, now: Instant) {
+        if self.tolerated_at.is_some_and(|at| now.duration_since(at) >= TOLERATED_FOR) {
+            (self.tolerated, self.tolerated_at) = (self.target, None);
+        }
+        self.trial = self.trial.filter(|trial| now.duration_since(trial.congested_at) < RELIEF);
     }
 
     fn move_freely(&mut self, now: Instant, elapsed: Duration, held_back: bool) {
@@ -279,7 +345,7 @@ impl Controller {
                 (STEP * doublings.exp2()).min(self.window * (GROWTH_MAX - 1.0))
             }
         };
-        let headroom = 1.0 - self.delay.as_secs_f64() / self.target.as_secs_f64();
+        let headroom = 1.0 - self.delay.as_secs_f64() / self.tolerated.as_secs_f64();
         step * headroom.max(HEADROOM_MIN)
     }
 

@@ -238,13 +238,14 @@ impl Flow {
         let (pace, burst) = (state.controller.pace(), state.controller.burst());
         state.pacer.set(at, pace, burst);
         let (window, pressed) = (state.controller.window(), state.controller.pressed());
+        let tolerated = state.controller.tolerated();
         drop(state);
         if self.0.pressed.swap(pressed.is_some(), Ordering::Relaxed) && pressed.is_none() {
             // of another backlog, should there be one again
             self.0.queued_us.store(0, Ordering::Relaxed);
         }
         self.0.changed.notify_waiters();
-        Step { readings, stepped, window, pace, pressed }
+        Step { readings, stepped, window, pace, tolerated, pressed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -264,5 +265,6 @@ struct Step {
     stepped: Stepped,
     window: f64,
     pace: f64,
+    tolerated: Duration,
     pressed: Option<Cause>,
 }

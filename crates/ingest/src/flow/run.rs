@@ -51,6 +51,7 @@ impl Loop {
             self.metrics.stepped(&step.readings, step.stepped, step.pressed);
             self.metrics.window.set(step.window);
             self.metrics.pace.set(step.pace);
+            self.metrics.tolerated.set(step.tolerated.as_secs_f64());
             // what was the matter, not how it is while less passes
             if let Some(cause) = step.stepped.congested {
                 why = words::why(cause, &step.readings, heard.as_ref());

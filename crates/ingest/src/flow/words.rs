@@ -33,6 +33,8 @@ pub(super) fn sentence(step: &Step, why: &str, knows_edges: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::flow::controller::Stepped;
 
@@ -42,7 +44,7 @@ mod tests {
         let heard = Heard { bottleneck: "the edge at e:1 is 230 ms behind".to_owned(), ..Heard::default() };
         let step = |pressed| {
             let stepped = Stepped { congested: None, cut: false };
-            Step { readings, stepped, window: 99.0, pace: 396.0, pressed }
+            Step { readings, stepped, window: 99.0, pace: 396.0, tolerated: Duration::ZERO, pressed }
         };
         let late = why(Cause::EdgeLate, &readings, Some(&heard));
         let backlog = why(Cause::RedisBacklog, &readings, Some(&heard));

@@ -19,6 +19,8 @@ struct Edge {
     capacity: f64,
     waiting: f64,
     handed_on: f64,
+    /// How late it is with nothing waiting.
+    floor: Duration,
     /// What it does beside: it is later than its queue says by up to so much.
     jitter: Duration,
     worst: Duration,
@@ -91,6 +93,7 @@ impl World {
             capacity,
             waiting: 0.0,
             handed_on: 0.0,
+            floor: Duration::ZERO,
             jitter: Duration::ZERO,
             worst: Duration::ZERO,
             worst_before: Duration::ZERO,
@@ -146,7 +149,7 @@ impl World {
 
 impl Edge {
     fn lateness(&self) -> Duration {
-        Duration::from_secs_f64(self.waiting / self.capacity)
+        self.floor + Duration::from_secs_f64(self.waiting / self.capacity)
     }
 
     fn work(&mut self) {
@@ -234,6 +237,23 @@ fn in_overload_the_edge_is_busy_and_hardly_late_whatever_it_can_take() {
             assert!(rate >= 0.95 * capacity, "too little: {of}");
             assert!(worst_second >= 0.7 * capacity, "starved: {of}");
             assert!(p99 <= TARGET * 2, "too late: {of}");
+        }
+    }
+}
+
+#[test]
+fn lateness_that_no_pace_shortens_slows_nobody_down_for_long() {
+    for (capacity, delays) in PLANTS {
+        for floor_ms in [80, 130, 250, 350] {
+            let mut world = World::new(capacity, delays);
+            world.edge.floor = Duration::from_millis(floor_ms);
+            world.edge.jitter = Duration::from_millis(floor_ms / 5);
+            world.demand(3.0 * capacity);
+            world.run(30.0);
+            let seen = world.run(60.0);
+            let of = format!("{capacity} {delays:?} {floor_ms}: {} {:?}", seen.rate, seen.p(990));
+            assert!(seen.rate >= 0.8 * capacity, "too little: {of}");
+            assert!(seen.p(990) <= TARGET.mul_f64(TOLERANCE_MAX * 1.2), "too late: {of}");
         }
     }
 }

@@ -227,7 +227,7 @@ fn describe() {
     describe_counter!(SHED, "Volatile messages dropped while messages had to wait, by reason");
     describe_gauge!(WINDOW, "How many messages may be on their way to the sockets");
     describe_gauge!(PACE, "How many messages a second the window comes to");
-    describe_gauge!(TOLERATED, Unit::Seconds, "How late the worst edge may be");
+    describe_gauge!(TOLERATED, Seconds, "How late the worst edge may be");
     describe_counter!(CUTS, "Times the window was made smaller, by cause");
     describe_gauge!(PRESSURE, "1 while messages must wait, by cause");
     describe_gauge!(LATENESS, Seconds, "How late the worst edge is, as the registry said last");

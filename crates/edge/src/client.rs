@@ -2,6 +2,7 @@
 //! change of the session into subscriptions, memberships in the hub, claims and a record on Redis, in the order that
 //! keeps the promise: a client that was told «registered» misses nothing published from then on.
 
+mod closing;
 mod resume;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::delivery::Encoding;
 use crate::feed::Positions;
 use crate::hub::{CloseReason, Command, Connection, Hub, HubEnded, Join, Signal};
 use crate::interest::{Interest, NotSubscribed};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, LastMarks};
 use crate::metrics::ClientMetrics;
 use crate::origin::Origins;
 use crate::presence::Presence;
@@ -36,6 +37,7 @@ pub(crate) struct Services {
     pub(crate) presence: Presence,
     pub(crate) origins: Origins,
     pub(crate) keeper: Keeper,
+    pub(crate) last_marks: LastMarks,
     pub(crate) limits: SessionLimits,
     /// How long a session and a mailbox's mark outlive their connection.
     pub(crate) retention: Duration,
@@ -77,9 +79,6 @@ impl ClientError {
         self.code() == "unavailable"
     }
 }
-
-/// How long a farewell waits for Redis.
-const FAREWELL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Who claims a socketId that a connection held.
 enum Winner {
@@ -245,36 +244,6 @@ impl Client {
         }
     }
 
-    /// Ends the connection; the session stays on Redis for as long as it is kept. `farewell` is the last that is sent: who
-    /// comes back then finds how far its mailbox was written, if Redis answers.
-    pub(crate) async fn close(self, farewell: Bytes) {
-        let Self { services, connection, session, pid, .. } = self;
-        let mut saved = None;
-        if session.socket_target().is_some() {
-            let (mark, marked) = oneshot::channel();
-            if services.hub.send(connection.id, Command::Mark { id: connection.id, mark }).await.is_err() {
-                return;
-            }
-            saved = marked.await.ok().flatten();
-            let saving = save_sent(&services, &session, saved);
-            let _ = timeout_at(Instant::now() + FAREWELL_PATIENCE, saving).await;
-        }
-        let (parting, parted) = oneshot::channel();
-        let close = Command::Close { id: connection.id, farewell, parting };
-        if services.hub.send(connection.id, close).await.is_err() {
-            return;
-        }
-        services.keeper.close(&pid, &connection);
-        if let Some(socket_id) = session.socket_id() {
-            services.presence.release(socket_id, &connection);
-        }
-        services.interest.release(session.targets()).await;
-        let mark = parted.await.ok().and_then(|parting| parting.mailbox);
-        if mark != saved {
-            save_sent(&services, &session, mark).await;
-        }
-    }
-
     async fn try_register(
         &mut self,
         asked: &Registration,
@@ -398,13 +367,5 @@ impl Client {
 
     fn command_leave(&self, targets: Vec<Target>) -> Command {
         Command::Leave { id: self.connection.id, targets }
-    }
-}
-
-/// Notes up to where a session's mailbox was written.
-async fn save_sent(services: &Services, session: &Session, mark: Option<Position>) {
-    let (Some(target), Some(position)) = (session.socket_target(), mark) else { return };
-    if let Err(e) = services.bus.save_sent(&[(target.clone(), position)], services.retention).await {
-        tracing::debug!("cannot save how far a mailbox was written: {e}");
     }
 }

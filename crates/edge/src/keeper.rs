@@ -1,5 +1,7 @@
 //! Keeps the records of open sessions alive on Redis, and knows which connection is which session's.
 
+mod marks;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +13,13 @@ use metrics::Gauge;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::hub::{CloseReason, Connection, Hub, Signal};
+pub(crate) use self::marks::{LastMarks, Mark, save_regularly};
+use crate::hub::{CloseReason, Connection, Signal};
 
 /// Records refreshed in one pipeline.
 const RECORDS_AT_ONCE: usize = 1_000;
 /// A record is refreshed this many times within its life.
 const REFRESHES: u32 = 3;
-/// Between saves of how far mailboxes were written.
-const MARKS_EVERY: Duration = Duration::from_millis(250);
 
 type Sessions = HashMap<String, Arc<Connection>, RandomState>;
 
@@ -97,25 +98,5 @@ impl Keeper {
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Saves up to where mailboxes were written, until the edge stops.
-pub(crate) async fn save_marks(hub: Hub, bus: Bus, life: Duration, shutdown: Shutdown) {
-    let mut ticks = interval(MARKS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unsaved = HashMap::<_, _, RandomState>::default();
-    loop {
-        tokio::select! {
-            () = shutdown.hard() => return,
-            _ = ticks.tick() => {}
-        }
-        unsaved.extend(hub.take_marks().await);
-        let marks: Vec<_> =
-            unsaved.iter().map(|(target, position)| (Clone::clone(target), *position)).collect();
-        match bus.save_sent(&marks, life).await {
-            Ok(()) => unsaved.clear(),
-            Err(e) => tracing::warn!("cannot save how far mailboxes were written, will try again: {e}"),
-        }
     }
 }

@@ -24,6 +24,7 @@ mod session;
 mod transport;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use herald_bus::{Bus, FeedLimits};
 use herald_chassis::{BoxError, Context, Shutdown};
@@ -39,7 +40,7 @@ use crate::client::Services;
 use crate::feed::{FeedTask, Positions, Probe, Probing};
 use crate::hub::{HeartbeatTimes, Hub, OutboxLimits, ShardConfig};
 use crate::interest::Interest;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, LastMarks, Mark};
 use crate::metrics::{CatchUpMetrics, ClientMetrics, FeedMetrics, HubMetrics, PressureMetrics};
 use crate::origin::Origins;
 use crate::presence::{Identity, Presence};
@@ -115,7 +116,8 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
     spawn(ctx, "catch-ups", catchup::run(catch_ups, lagging, inner.clone()));
     let retention = clients.session_retention;
     spawn(ctx, "keeper", keeper.clone().refresh(bus.clone(), retention, inner.clone()));
-    spawn(ctx, "marks", keeper::save_marks(hub.clone(), bus.clone(), retention, inner.clone()));
+    spawn(ctx, "marks", keeper::save_regularly(hub.clone(), bus.clone(), retention, inner.clone()));
+    let last_marks = start_last_marks((bus.clone(), retention), &metrics, ctx, &inner);
     let presence = Presence::new(metrics.claims.clone(), pressure);
     if let Some(url) = registry_url {
         let endpoint = Endpoint::from_shared(url)?;
@@ -130,6 +132,7 @@ pub fn start(parts: Parts, ctx: &Context) -> Result<(), BoxError> {
         presence,
         origins,
         keeper,
+        last_marks,
         limits,
         retention,
         metrics,
@@ -174,6 +177,22 @@ fn start_hub(
         });
     }
     (hub, asking)
+}
+
+/// What connections that end hand in is saved before the edge is drained, unless somebody forces it.
+fn start_last_marks(
+    (bus, life): (Bus, Duration),
+    metrics: &ClientMetrics,
+    ctx: &Context,
+    inner: &Shutdown,
+) -> LastMarks {
+    let (last_marks, handed_in) = LastMarks::new(metrics.marks_waited.clone());
+    let save = move |marks: Vec<Mark>| {
+        let bus = bus.clone();
+        async move { bus.save_sent(&marks, life).await }
+    };
+    spawn(ctx, "last marks", handed_in.save_all(save, inner.clone(), ctx.shutdown.clone()));
+    last_marks
 }
 
 struct FeedParts<'a> {

@@ -249,6 +249,7 @@ pub(crate) struct ClientMetrics {
     pub(crate) superseded: Counter,
     pub(crate) resumed: Counter,
     pub(crate) resume_refused: Counter,
+    pub(crate) marks_waited: Counter,
     pub(crate) sessions: Gauge,
     pub(crate) channels: Gauge,
     pub(crate) claims: Gauge,
@@ -270,6 +271,10 @@ impl ClientMetrics {
             resume_refused: counter(
                 "herald_edge_resume_refused_total",
                 "Sessions that could not be resumed: unknown, expired, or with a cursor that is none",
+            ),
+            marks_waited: counter(
+                "herald_edge_last_marks_waited_total",
+                "Connections that, at their end, had to wait to hand in how far their mailbox was written",
             ),
             sessions: gauge("herald_edge_sessions", "Sessions of connections that are open"),
             channels: gauge("herald_edge_channels", "Channels subscribed to on Redis"),

@@ -41,6 +41,7 @@ pub(crate) struct HubMetrics {
     pub(crate) lagged: Counter,
     pub(crate) queue: Histogram,
     pub(crate) write: Histogram,
+    pub(crate) unfollowed: Counter,
 }
 
 impl HubMetrics {
@@ -73,6 +74,10 @@ impl HubMetrics {
             write: histogram(
                 "herald_edge_write_seconds",
                 "From the outboxes until each of a shard's connections had its turn to be written",
+            ),
+            unfollowed: counter(
+                "herald_edge_write_unfollowed_total",
+                "Messages not followed to their writes, so in no histogram of them: too many were at that time",
             ),
         }
     }

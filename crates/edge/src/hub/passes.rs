@@ -6,16 +6,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use metrics::Histogram;
+use metrics::{Counter, Histogram};
 use tokio::time::Instant;
 
+use crate::metrics::HubMetrics;
 use crate::pressure::Lateness;
 
 /// What one write of a pass may take, measured where more is to be written than the processors can, with others that want
 /// them too; undisturbed it is 6 µs. So a pass over thousands of outboxes is no lateness: when it counted, ingest slowed
 /// down to a third with 10,000 clients, and nothing came sooner.
 const WRITE_ALLOWED: Duration = Duration::from_micros(40);
-/// Messages followed at one time in each queue; those beyond are not.
+/// Messages followed at one time in each queue; those beyond are not, and counted.
 const FOLLOWED_MAX: usize = 4_096;
 
 /// The messages that have not passed, for each of the shard's two queues of outboxes.
@@ -23,6 +24,7 @@ const FOLLOWED_MAX: usize = 4_096;
 pub(super) struct Passes {
     lateness: Lateness,
     write: Histogram,
+    unfollowed: Counter,
     queues: [Queue; 2],
 }
 
@@ -51,18 +53,24 @@ struct Followed {
 }
 
 impl Passes {
-    pub(super) fn new(lateness: Lateness, write: Histogram) -> Self {
-        Self { lateness, write, queues: Default::default() }
+    pub(super) fn new(lateness: Lateness, metrics: &HubMetrics) -> Self {
+        let HubMetrics { write, unfollowed, .. } = metrics.clone();
+        Self { lateness, write, unfollowed, queues: Default::default() }
     }
 
     /// A message received then was appended now; so many outboxes wait in this queue.
     pub(super) fn appended(&mut self, queue: usize, received: Instant, appended: Moment, waiting: usize) {
         let queue = &mut self.queues[queue];
-        if waiting > 0 && queue.followed.len() < FOLLOWED_MAX {
-            let until = queue.turns + waiting as u64;
-            let waited = u32::try_from(waiting).unwrap_or(u32::MAX);
-            queue.followed.push_back(Followed { received, appended, waited, until });
+        if waiting == 0 {
+            return;
         }
+        if queue.followed.len() == FOLLOWED_MAX {
+            self.unfollowed.increment(1);
+            return;
+        }
+        let until = queue.turns + waiting as u64;
+        let waited = u32::try_from(waiting).unwrap_or(u32::MAX);
+        queue.followed.push_back(Followed { received, appended, waited, until });
     }
 
     /// So many outboxes of this queue had their turn.
@@ -80,6 +88,9 @@ impl Passes {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -90,7 +101,7 @@ mod tests {
 
     fn passes() -> (Lateness, Passes) {
         let lateness = Lateness::new();
-        (lateness.clone(), Passes::new(lateness, Histogram::noop()))
+        (lateness.clone(), Passes::new(lateness, &HubMetrics::new()))
     }
 
     #[test]
@@ -127,12 +138,24 @@ mod tests {
     }
 
     #[test]
-    fn those_beyond_the_most_are_not_followed() {
-        let (lateness, mut passes) = passes();
+    fn those_beyond_the_most_are_not_followed_but_counted() {
+        let unfollowed = Arc::<AtomicU64>::default();
+        let lateness = Lateness::new();
+        let mut metrics = HubMetrics::new();
+        metrics.unfollowed = Counter::from_arc(unfollowed.clone());
+        let mut passes = Passes::new(lateness.clone(), &metrics);
         let start = Instant::now();
-        for _ in 0..2 * FOLLOWED_MAX {
+        for _ in 0..FOLLOWED_MAX {
             passes.appended(0, start, at(start), 1);
         }
+        assert_eq!(unfollowed.load(Ordering::Relaxed), 0);
+        passes.appended(0, start, at(start), 1);
+        passes.appended(0, start, at(start), 1);
+        // nothing waits: there is nothing to follow
+        passes.appended(0, start, at(start), 0);
+        // the other queue has room
+        passes.appended(1, start, at(start), 1);
+        assert_eq!(unfollowed.load(Ordering::Relaxed), 2);
         assert_eq!(passes.queues[0].followed.len(), FOLLOWED_MAX);
         passes.turned(0, 1, at(start + MS));
         assert_eq!((passes.queues[0].followed.len(), lateness.take_hub_worst()), (0, MS - WRITE_ALLOWED));

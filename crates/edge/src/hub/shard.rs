@@ -66,7 +66,7 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig) -> Self {
         Self {
             heartbeat: Heartbeat::new(config.heartbeat),
-            passes: Passes::new(config.lateness.clone(), config.metrics.write.clone()),
+            passes: Passes::new(config.lateness.clone(), &config.metrics),
             config,
             slots: Slab::new(),
             keys: HashMap::default(),

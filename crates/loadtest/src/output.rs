@@ -44,9 +44,12 @@ impl Output {
         if let Some(mut csv) = csv.as_ref() {
             writeln!(csv, "seconds,registered,offered,received,p50_ms,p99_ms")?;
         }
+        // written at the end; that they cannot be is told before the run
+        if let Some(json) = &settings.json {
+            open("--json", json)?;
+        }
         if let Some(plot) = &settings.plot {
-            // drawn at the end; that it cannot be written is told before the run
-            create("--plot", plot)?;
+            open("--plot", plot)?;
         }
         Ok(Self {
             is_quiet: settings.quiet,
@@ -160,7 +163,7 @@ impl Output {
 
     fn write_json(&self, whole: &Whole<'_>) -> Result<(), BoxError> {
         if let Some(path) = &self.json {
-            fs::write(path, serde_json::to_vec_pretty(whole)?)?;
+            fs::write(path, serde_json::to_vec_pretty(whole)?).map_err(told("--json", path))?;
         }
         Ok(())
     }
@@ -172,11 +175,60 @@ impl Output {
 }
 
 fn create(flag: &str, path: &Path) -> io::Result<File> {
-    File::create(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{flag} {}: {error}", path.display())))
+    File::create(path).map_err(told(flag, path))
+}
+
+/// Whether it can be written. What an earlier run wrote stays until there is something to take its place.
+fn open(flag: &str, path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(false).open(path).map_err(told(flag, path))
+}
+
+/// An error of a file, with the flag that named it.
+fn told(flag: &str, path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{flag} {}: {error}", path.display()))
 }
 
 fn line(usage: &Usage) -> String {
     let Usage { pid, name, cores, rss_mib } = usage;
     format!("process      {name} ({pid}): {cores:.2} cores, {rss_mib:.1} MiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn output(flag: &str, path: &Path) -> io::Result<Output> {
+        let path = path.to_str().unwrap();
+        Output::new(&Settings::parse_from(["herald-loadtest", "--quiet", flag, path]))
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_before_the_run_by_its_flag() {
+        let folder = tempfile::tempdir().unwrap();
+        for flag in ["--json", "--csv", "--plot"] {
+            let path = folder.path().join("no such folder").join("file");
+            let error = output(flag, &path).err().map(|error| error.to_string()).unwrap();
+            assert!(error.starts_with(&format!("{flag} {}: ", path.display())), "{error}");
+            // a folder is no file
+            let error = output(flag, folder.path()).err().map(|error| error.to_string()).unwrap();
+            assert!(error.starts_with(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_wrote_stays_until_the_end_of_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for flag in ["--json", "--plot"] {
+            let path = folder.path().join(flag);
+            fs::write(&path, "earlier").unwrap();
+            output(flag, &path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "earlier");
+        }
+        let path = folder.path().join("json");
+        let output = output("--json", &path).unwrap();
+        output.steps(&[]).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("connected"));
+    }
 }

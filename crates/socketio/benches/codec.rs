@@ -1,7 +1,8 @@
-//! What it costs to encode an event and to decode what clients send. `cargo bench -p herald-socketio`
+//! What it costs to encode an event and to decode what clients send. `cargo bench -p herald-socketio --bench codec`
 
-use divan::{Bencher, black_box};
-use herald_socketio::{Protocol, encode_ack, encode_event};
+mod work;
+
+use divan::Bencher;
 
 fn main() {
     divan::main();
@@ -9,27 +10,20 @@ fn main() {
 
 #[divan::bench(args = [200, 2_000])]
 fn encode_a_message(bencher: Bencher<'_, '_>, body_bytes: usize) {
-    let body = format!(r#"{{"data":"{:0>body_bytes$}"}}"#, 7);
-    let cursor = "AAAAAAAAAAAAAAAAAAAA";
-    bencher.bench(|| encode_event("message", black_box(body.as_bytes()), Some(black_box(cursor))));
+    bencher.bench(work::encode_a_message(body_bytes));
 }
 
 #[divan::bench]
-fn encode_an_answer() -> bytes::Bytes {
-    encode_ack(black_box(7), black_box(br#"{"ok":true,"socketId":"a","groups":["news"]}"#))
+fn encode_an_answer(bencher: Bencher<'_, '_>) {
+    bencher.bench(work::encode_an_answer());
 }
 
 #[divan::bench]
 fn decode_register(bencher: Bencher<'_, '_>) {
-    let text = r#"421["register",{"socketId":"client-000001","groupFlag":["news","sports"]}]"#;
-    let mut protocol = Protocol::new();
-    let _ = protocol.on_text("40");
-    let _ = protocol.accept("sid", None);
-    bencher.bench_local(|| protocol.on_text(black_box(text)).is_some());
+    bencher.bench_local(work::decode_register());
 }
 
 #[divan::bench]
 fn decode_pong(bencher: Bencher<'_, '_>) {
-    let mut protocol = Protocol::new();
-    bencher.bench_local(|| protocol.on_text(black_box("3")).is_some());
+    bencher.bench_local(work::decode_pong());
 }

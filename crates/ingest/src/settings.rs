@@ -136,7 +136,7 @@ pub struct FlowSettings {
     #[arg(long, env = "HERALD_REGISTRY_URL", value_name = "URL", value_parser = url(&["http"]))]
     pub registry_url: Option<SecretUrl>,
     /// How late the worst edge may be, in milliseconds, before fewer messages pass
-    #[arg(long = "lateness-target-ms", env = "HERALD_LATENESS_TARGET_MS", value_name = "MS", default_value = "100",
+    #[arg(long = "lateness-target-ms", env = "HERALD_LATENESS_TARGET_MS", value_name = "MS", default_value = "200",
           value_parser = millis(10..=10_000))]
     pub lateness_target: Duration,
 }

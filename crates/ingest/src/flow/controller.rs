@@ -56,11 +56,13 @@ const CUT_MAX: f64 = 0.5;
 /// What a cut leaves when something is full that is not late yet.
 const CUT_FULL: f64 = 0.7;
 /// The most lateness that is tolerated because cuts do not shorten it, in targets.
-pub const TOLERANCE_MAX: f64 = 5.0;
+pub const TOLERANCE_MAX: f64 = 3.0;
 /// A cut window shows whether cutting helps when this much is left of it ...
 const TRIED: f64 = 0.5;
 /// ... and it does not when this much is left of the lateness.
 const IN_VAIN: f64 = 0.8;
+/// Cuts that come no later after the last one are tried together.
+const TRIAL_FOR: Duration = Duration::from_secs(5);
 /// What is tolerated beyond the lateness that was not shortened, as a factor: room to find the window that fits.
 const TOLERANCE_ROOM: f64 = 1.25;
 /// Then it is tried again whether cuts help.
@@ -323,7 +325,7 @@ impl Controller {
         if self.tolerated_at.is_some_and(|at| now.duration_since(at) >= TOLERATED_FOR) {
             (self.tolerated, self.tolerated_at) = (self.target, None);
         }
-        self.trial = self.trial.filter(|trial| now.duration_since(trial.congested_at) < RELIEF);
+        self.trial = self.trial.filter(|trial| now.duration_since(trial.congested_at) < TRIAL_FOR);
     }
 
     fn move_freely(&mut self, now: Instant, elapsed: Duration, held_back: bool) {

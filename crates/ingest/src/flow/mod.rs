@@ -32,7 +32,7 @@ use pacer::Pacer;
 use crate::metrics::FlowMetrics;
 
 /// How late the worst edge may be unless a deployment says otherwise.
-pub const TARGET_DEFAULT: Duration = Duration::from_millis(100);
+pub const TARGET_DEFAULT: Duration = Duration::from_millis(200);
 
 /// What flow control goes by.
 #[derive(Clone, Debug)]

@@ -301,24 +301,26 @@ impl Controller {
         true
     }
 
-    /// Notes that a cut is due. True when those before did not help: they are taken back, and it is tolerated.
+    /// Notes that a cut is due. True when those before did not help: they are taken back, and the lateness is tolerated.
     fn cutting_is_vain(&mut self, now: Instant) -> bool {
         let new = Trial { window: self.window, delay: self.delay, congested_at: now };
         let trial = self.trial.get_or_insert(new);
         trial.congested_at = now;
         let left = self.delay.as_secs_f64() / trial.delay.as_secs_f64();
-        if left > 1.0 / IN_VAIN || (self.window <= trial.window * TRIED && left < IN_VAIN) {
+        let is_tried = self.window <= trial.window * TRIED;
+        let helped = is_tried && left < IN_VAIN;
+        if helped || left > 1.0 / IN_VAIN {
             *trial = new;
+            return false;
         }
-        let tried = self.window <= trial.window * TRIED;
-        let vain = tried && self.delay <= self.target.mul_f64(TOLERANCE_MAX);
-        if vain {
-            self.window = trial.window;
-            let most = self.target.mul_f64(TOLERANCE_MAX);
-            self.tolerated = self.delay.mul_f64(TOLERANCE_ROOM).min(most);
-            (self.tolerated_at, self.trial) = (Some(now), None);
+        let most = self.target.mul_f64(TOLERANCE_MAX);
+        if !is_tried || self.delay > most {
+            return false;
         }
-        vain
+        self.window = trial.window;
+        self.tolerated = self.delay.mul_f64(TOLERANCE_ROOM).min(most);
+        (self.tolerated_at, self.trial) = (Some(now), None);
+        true
     }
 
     fn end_tolerance(&mut self, now: Instant) {

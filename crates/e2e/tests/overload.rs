@@ -78,7 +78,11 @@ async fn watch(herald: &Herald, producer: &Producer, before: (f64, f64)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_edge_cannot_take_waits_in_rabbitmq_and_nothing_reliable_is_lost() {
-    let herald = Herald::named("overload").edges(1).set("ingest", "HERALD_WINDOW", "50").start();
+    let herald = Herald::named("overload")
+        .edges(1)
+        .set("ingest", "HERALD_WINDOW", "50")
+        .set("ingest", "HERALD_LATENESS_TARGET_MS", "100")
+        .start();
     let mut members = Vec::new();
     for _ in 0..MEMBERS {
         members.push(PlainClient::registered(herald.edge(0), json!({"groupFlag": "g"})).await);

@@ -87,7 +87,9 @@ impl<T> Outstanding<T> {
         self.slots.is_empty()
     }
 
-    /// Up to `max` publications that may go out now, stamped with `now_us`.
+    /// Up to `max` publications that may go out now, stamped with `now_us`. Those of one message go together if they fit
+    /// into one batch at all: where Redis or this ingest ends between two batches, whoever is to get a message by several
+    /// targets would get the copies far apart, and may not remember the first.
     pub fn next_batch(&mut self, max: usize, now_us: u64) -> Batch {
         let mut batch = Batch::default();
         for (offset, slot) in self.slots.iter_mut().enumerate() {
@@ -96,6 +98,9 @@ impl<T> Outstanding<T> {
                 break;
             }
             if let Some(slot) = slot {
+                if slot.open.len() > room && !batch.places.is_empty() {
+                    break;
+                }
                 slot.fill(&mut batch, self.first + offset as u64, (room, now_us), &self.held);
             }
         }

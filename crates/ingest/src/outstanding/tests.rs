@@ -59,6 +59,20 @@ fn a_batch_takes_what_is_there_up_to_its_size() {
 }
 
 #[test]
+fn copies_of_a_message_go_together() {
+    let mut all = Outstanding::default();
+    all.push(1, reliable(&["a", "b"]));
+    all.push(2, reliable(&["c", "d"]));
+    all.push(3, reliable(&["e"]));
+    assert_eq!(targets(&all.next_batch(3, 0)), "s:a s:b");
+    assert_eq!(targets(&all.next_batch(3, 0)), "s:c s:d s:e");
+    // one that is larger than any batch is cut
+    all.push(4, reliable(&["f", "g", "h", "i"]));
+    assert_eq!(targets(&all.next_batch(3, 0)), "s:f s:g s:h");
+    assert_eq!(targets(&all.next_batch(3, 0)), "s:i");
+}
+
+#[test]
 fn a_failed_target_is_held_and_its_order_kept_while_others_pass() {
     let mut all = Outstanding::default();
     all.push(1, reliable(&["a"]));

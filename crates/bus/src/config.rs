@@ -10,7 +10,8 @@ use herald_wire::Names;
 pub struct LogConfig {
     /// Entries a log holds; on Redis up to one stream node (100 by its default) more.
     pub entries_max: usize,
-    /// A log that got nothing for this long, and at most a quarter longer, is gone. Older entries of a busy log are trimmed now and then.
+    /// A log that got nothing for this long, and at most a quarter longer, is gone. Older entries of a busy log are
+    /// trimmed now and then.
     pub age: Duration,
     /// For how long a `message_id` is remembered.
     pub dedup_window: Duration,

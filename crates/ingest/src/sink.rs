@@ -1,6 +1,6 @@
 //! Hands messages to the bus in batches: whatever is there when the bus is free, at once and never waiting for more.
-//! One batch is in flight at a time, so what goes to one target stays in order; meanwhile others are planned. A second
-//! one would gain little: it is Redis' own time for each reliable message that bounds the rate.
+//! One batch is in flight at a time, so what goes to one target stays in order; meanwhile others are planned, and the
+//! next batch grows.
 //!
 //! What to send next and what an answer means is `outstanding`'s; the bus' time and the retries' are here.
 

@@ -45,7 +45,7 @@ for index, log in ipairs(logs) do
     local prev = lasts[last]
     local renew = not prev or math.floor(prev / (age_us / 8)) ~= renewed_in
     if not prev then
-      -- evicted, perhaps: the log itself knows better than "none"
+      -- evicted, perhaps: the log itself knows better than "none"; if it is no log, XADD says so below
       local newest = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
       if newest then
         local ms, us = string.match(newest[1], '(%d+)-(%d+)')

@@ -69,11 +69,6 @@ impl Names {
         format!("{}:clock", self.prefix)
     }
 
-    /// The last position given for this target's slot neighbours (where Redis is a cluster).
-    pub fn clock_of(&self, target: &Target) -> String {
-        format!("{}:clock:{{{target}}}", self.prefix)
-    }
-
     /// Names the life of the data.
     pub fn epoch(&self) -> String {
         format!("{}:epoch", self.prefix)
@@ -142,7 +137,6 @@ mod tests {
                 names.seen(&target, "m"),
                 names.sent(&target),
                 names.holder(&target),
-                names.clock_of(&target),
             ];
             for name in &all {
                 assert_eq!(tag(name), tag(&all[0]), "{name}");

@@ -1,7 +1,12 @@
 //! Publishing on a queue of RabbitMQ. What is not confirmed when a connection is lost is sent again where it must not be
 //! lost, with the same `message_id`; otherwise its fate is unknown. The only file that knows lapin.
+//!
+//! Messages that are due together are handed to the connection together. Awaiting each before the next would be two
+//! turns of threads and a write to the socket for each, and a read by RabbitMQ.
 
 use std::collections::VecDeque;
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -12,7 +17,7 @@ use lapin::{
     PublisherConfirm,
 };
 
-use super::{Composer, Fates, Job, PublishError};
+use super::{BATCH_MAX, Composer, Fates, Job, PublishError};
 
 /// Messages that one publisher lets wait for their confirms before it waits itself.
 const UNCONFIRMED_MAX: usize = 10_000;
@@ -28,10 +33,14 @@ pub(super) struct Amqp {
     link: Option<Link>,
     /// In the order in which they are to leave.
     waiting: VecDeque<Job>,
+    /// Handed to the connection, which may not have written them yet: [`BATCH_MAX`] at most.
+    leaving: VecDeque<(Job, Leaving)>,
     unconfirmed: VecDeque<(Job, PublisherConfirm)>,
     fates: Fates,
-    body: Vec<u8>,
 }
+
+/// Resolves when a message is written to the socket.
+type Leaving = Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>;
 
 struct Broker {
     url: String,
@@ -72,9 +81,9 @@ impl Amqp {
             to,
             link: Some(link),
             waiting: VecDeque::new(),
+            leaving: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             fates: Fates::default(),
-            body: Vec::new(),
         })
     }
 
@@ -89,14 +98,23 @@ impl Amqp {
 
     /// Sends what is waiting, and reads the confirms that are there.
     async fn pump(&mut self, composer: &Composer) -> Result<(), lapin::Error> {
-        while let Some(job) = self.waiting.front().copied() {
+        while !self.waiting.is_empty() {
             while self.unconfirmed.len() >= UNCONFIRMED_MAX {
                 self.await_oldest().await?;
             }
-            let confirm = self.publish(&job, composer).await?;
-            self.waiting.pop_front();
-            if self.to.confirms {
-                self.unconfirmed.push_back((job, confirm));
+            while self.leaving.len() < BATCH_MAX
+                && let Some(job) = self.waiting.pop_front()
+            {
+                let leaving = self.publish(&job, composer);
+                self.leaving.push_back((job, leaving));
+            }
+            while let Some((_, leaving)) = self.leaving.front_mut() {
+                let confirm = leaving.await?;
+                if let Some((job, _)) = self.leaving.pop_front()
+                    && self.to.confirms
+                {
+                    self.unconfirmed.push_back((job, confirm));
+                }
             }
         }
         while let Some((_, confirm)) = self.unconfirmed.front_mut() {
@@ -106,12 +124,13 @@ impl Amqp {
         Ok(())
     }
 
-    async fn publish(&mut self, job: &Job, composer: &Composer) -> Result<PublisherConfirm, lapin::Error> {
+    /// Hands a message to the connection.
+    fn publish(&self, job: &Job, composer: &Composer) -> Leaving {
         let Some(link) = &self.link else {
-            return Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into());
+            return Box::pin(ready(Err(ErrorKind::InvalidConnectionState(ConnectionState::Closed).into())));
         };
-        self.body.clear();
-        composer.write(job, &mut self.body);
+        let mut body = Vec::new();
+        composer.write(job, &mut body);
         let is_reliable = composer.is_reliable(job);
         // the start of the latency account that the services keep
         let mut headers = FieldTable::default();
@@ -124,9 +143,15 @@ impl Amqp {
             properties = properties.with_message_id(composer.id(job).into());
         }
         let options = BasicPublishOptions { mandatory: self.to.confirms, ..BasicPublishOptions::default() };
-        link.channel
-            .basic_publish("".into(), self.to.queue.as_str().into(), options, &self.body, properties)
-            .await
+        let (channel, queue) = (link.channel.clone(), self.to.queue.as_str().into());
+        let mut publishing = Box::pin(async move {
+            channel.basic_publish("".into(), queue, options, &body, properties).await
+        });
+        // lapin takes a message when it is first asked whether that has been written
+        match (&mut publishing).now_or_never() {
+            Some(result) => Box::pin(ready(result)),
+            None => publishing,
+        }
     }
 
     async fn await_oldest(&mut self) -> Result<(), lapin::Error> {
@@ -151,7 +176,8 @@ impl Amqp {
         self.fates.trouble = Some(format!("RabbitMQ: {error}"));
         self.link = None;
         let mut again = VecDeque::new();
-        for (job, _) in self.unconfirmed.drain(..) {
+        let unconfirmed = self.unconfirmed.drain(..).map(|(job, _)| job);
+        for job in unconfirmed.chain(self.leaving.drain(..).map(|(job, _)| job)) {
             if composer.is_reliable(&job) {
                 again.push_back(job);
             } else {
@@ -193,6 +219,7 @@ impl Amqp {
             }
         }
         self.fates.unknown.extend(self.unconfirmed.drain(..).map(|(job, _)| job));
+        self.fates.unknown.extend(self.leaving.drain(..).map(|(job, _)| job));
         // an earlier attempt may have arrived
         self.fates.unknown.extend(self.waiting.drain(..));
         self.fates

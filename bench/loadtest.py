@@ -117,7 +117,8 @@ def cast(scenario):
     clients = scenario["clients"]
     processes = math.ceil(clients / CONNECTIONS_MAX) if clients > CONNECTIONS_MAX else 0
     patience = int(1000 * (CONNECT_PATIENCE_SECONDS + clients / CONNECT_RATE_MIN))
-    return ["--clients", clients, "--group-size", scenario.get("group_size", 100), "--connect-rate", CONNECT_RATE,
+    return ["--clients", clients, "--group-size", scenario.get("group_size", 100),
+            "--connect-rate", scenario.get("connect_rate", CONNECT_RATE),
             "--connect-patience-ms", min(patience, HOUR_MS), "--data-bytes", DATA_BYTES, "--processes", processes]
 
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use herald_bus::{Bus, BusError};
 use herald_wire::{Cursor, CursorError, Position, Target, TargetKind};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tokio::try_join;
 
 use crate::delivery::Encoding;
 use crate::feed::Positions;
@@ -260,7 +262,8 @@ impl Client {
         }
         let deadline = Instant::now() + PATIENCE;
         self.services.interest.acquire(change.joins.clone(), deadline).await?;
-        let joined = timeout_at(deadline, self.join(&change, explicit_acks, from)).await;
+        // boxed: a future that is handed on is held twice
+        let joined = timeout_at(deadline, Box::pin(self.join(&change, explicit_acks, from))).await;
         match joined.unwrap_or_else(|late| Err(late.into())) {
             Ok(()) => self.part(change.leaves).await,
             Err(e) => {
@@ -279,7 +282,18 @@ impl Client {
     ) -> Result<(), ClientError> {
         let Services { bus, positions, origins, hub, .. } = &*self.services;
         origins.known().await;
-        let tails = bus.tails(&change.joins).await?;
+        let socket = change.joins.iter().find_map(|target| match target.kind() {
+            TargetKind::Socket(socket_id) if from.is_none() => Some((target, socket_id)),
+            _ => None,
+        });
+        let sent_before = async {
+            match socket {
+                Some((target, socket_id)) => self.sent_before(target, socket_id).await,
+                None => Ok(Position::ZERO),
+            }
+        };
+        let (tails, sent_before) =
+            try_join!(bus.tails(&change.joins).map_err(ClientError::from), sent_before)?;
         let lost = match from {
             Some((cursor, _)) => self.is_lost(cursor, &tails).await?,
             None => false,
@@ -290,10 +304,7 @@ impl Client {
             let (floor, joined) = match (from, target.kind()) {
                 (Some(_), _) if lost => (Position::ZERO, Position::ZERO),
                 (Some((cursor, _)), _) => (cursor.stands(target, bus.slot_of(target)), Position::ZERO),
-                (None, TargetKind::Socket(socket_id)) => {
-                    let floor = self.sent_before(target, socket_id).await?;
-                    (floor, floor)
-                }
+                (None, TargetKind::Socket(_)) => (sent_before, sent_before),
                 (None, _) => (*tail, *tail),
             };
             joins.push(Join { target: target.clone(), floor, replay: *tail > floor, joined });
@@ -304,8 +315,7 @@ impl Client {
             |target: &Target| joins.iter().find(|j| j.target == *target).map_or(Position::ZERO, |j| j.floor);
         session.take_over(change, floor_of);
         session.explicit_acks = explicit_acks;
-        self.save(&session).await?;
-        self.note_holder(&self.pid, &change.joins).await?;
+        try_join!(self.save(&session), self.note_holder(&self.pid, &change.joins))?;
         self.session = session;
         if let (Some((cursor, encoding)), true) = (from, lost) {
             self.tell_lost(encoding, |target| cursor.stands(target, bus.slot_of(target))).await?;

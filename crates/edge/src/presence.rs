@@ -15,17 +15,22 @@ use herald_wire::registry::{
 };
 use metrics::Gauge;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
 use crate::hub::{CloseReason, Connection, Hub, Signal};
 use crate::pressure;
 
-/// Claims or releases in one message to the registry.
-const AT_ONCE: usize = 1_000;
+/// Claims or releases in one message to the registry; it takes up to 1,000. Each message renews the lease, and what
+/// is in one must not take long where all edges come at once.
+const AT_ONCE: usize = 250;
 /// Changes not told yet; beyond it the stream is begun anew, with all that is held.
 const UNTOLD_MAX: usize = 100_000;
+/// How often changes are told while they come one after another: a message costs the registry two round trips to Redis,
+/// however many claims are in it. No client waits for it; only who loses a socketId to another edge learns it so much
+/// later.
+const TELL_EVERY: Duration = Duration::from_millis(20);
 /// Messages on their way to the registry.
 const MESSAGES_MAX: usize = 64;
 /// Heartbeats within one lease; further ones tell of pressure.
@@ -149,14 +154,24 @@ impl Presence {
         let mut beats = interval((lease / BEATS_PER_LEASE).max(Duration::from_millis(10)));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pressure = self.pressure.clone();
+        let mut tell_at = Instant::now();
         loop {
             tokio::select! {
                 _ = beats.tick() => send(&up, self.heartbeat(identity, hub)).await?,
                 Ok(()) = pressure.changed() => send(&up, self.heartbeat(identity, hub)).await?,
-                () = self.changed.notified() => self.tell_changes(&up).await?,
+                () = self.changed_by(tell_at) => {
+                    tell_at = Instant::now() + TELL_EVERY;
+                    self.tell_changes(&up).await?;
+                }
                 message = down.message() => self.heed(message?.ok_or(Detached::Ended)?),
             }
         }
+    }
+
+    /// Waits for a change, and until then at least. Cancel safe: what is not told stays untold.
+    async fn changed_by(&self, at: Instant) {
+        sleep_until(at).await;
+        self.changed.notified().await;
     }
 
     async fn tell_all(&self, up: &mpsc::Sender<EdgeMessage>) -> Result<(), Detached> {

@@ -172,17 +172,20 @@ impl Directory {
 
     /// Renews the lease.
     pub fn heartbeat(&mut self, now_ms: u64, by: &Attachment, beat: &Heartbeat) -> Result<(), Fenced> {
-        let lease_ms = self.lease_ms;
-        let edge = self.attached(now_ms, by)?;
-        edge.lease_ends_ms = now_ms + lease_ms;
+        let edge = self.renew(now_ms, by)?;
         edge.vitals.connections = beat.connections;
         edge.vitals.sessions = beat.sessions;
         edge.vitals.pressure = Some(pressure_of(&by.edge_id, beat));
         Ok(())
     }
 
-    /// Rules on claims, in order; returns who lost what. The claimant itself may be among them.
+    /// Rules on claims, in order; returns who lost what. The claimant itself may be among them. Renews the lease.
     pub fn claim(&mut self, now_ms: u64, by: &Attachment, claims: &[Claim]) -> Result<Vec<Eviction>, Fenced> {
+        self.renew(now_ms, by)?;
+        self.claim_all(now_ms, by, claims)
+    }
+
+    fn claim_all(&mut self, now_ms: u64, by: &Attachment, claims: &[Claim]) -> Result<Vec<Eviction>, Fenced> {
         let edge = self.attached(now_ms, by)?;
         edge.claims.extend(claims.iter().map(|claim| (hold(&claim.socket_id, claim.connection), by.number)));
         let ruled = claims.iter().filter_map(|claim| self.claim_one(now_ms, by, claim));
@@ -217,9 +220,9 @@ impl Directory {
         eviction
     }
 
-    /// Drops what this edge and connection still hold; returns how many that were.
+    /// Drops what this edge and connection still hold; returns how many that were. Renews the lease.
     pub fn release(&mut self, now_ms: u64, by: &Attachment, releases: &[Release]) -> Result<usize, Fenced> {
-        self.attached(now_ms, by)?;
+        self.renew(now_ms, by)?;
         let holds = releases.iter().map(|release| hold(&release.socket_id, release.connection)).collect();
         Ok(self.drop_holds(&by.edge_id, by.number, holds))
     }
@@ -261,7 +264,8 @@ impl Directory {
         for hold in holds {
             audit.compare(by, hold, |socket_id| self.standing_owner(now_ms, socket_id));
         }
-        let again = self.claim(now_ms, by, &audit.ownerless(now_ms, by))?;
+        // the edge has not said a word, so its lease stays as it is
+        let again = self.claim_all(now_ms, by, &audit.ownerless(now_ms, by))?;
         Ok(audit.untold.into_iter().chain(again).collect())
     }
 
@@ -288,6 +292,13 @@ impl Directory {
             .into_iter()
             .map(|(_, edge)| Edge { lease_left_ms: edge.lease_ends_ms - now_ms, ..edge.vitals.clone() });
         (standing.collect(), lapsed.into_iter().map(|(edge_id, _)| edge_id.clone()).collect())
+    }
+
+    fn renew(&mut self, now_ms: u64, by: &Attachment) -> Result<&mut Attached, Fenced> {
+        let lease_ms = self.lease_ms;
+        let edge = self.attached(now_ms, by)?;
+        edge.lease_ends_ms = now_ms + lease_ms;
+        Ok(edge)
     }
 
     fn attached(&mut self, now_ms: u64, by: &Attachment) -> Result<&mut Attached, Fenced> {

@@ -21,6 +21,7 @@
 //! | `herald_registry_events_sent_total` | counter | messages for edges that are attached elsewhere |
 //! | `herald_registry_events_received_total` | counter | messages from other replicas and from this one, probes too |
 //! | `herald_registry_store_seconds{operation}` | histogram | how long the store took |
+//! | `herald_registry_store_waits_total` | counter | questions to Redis that waited because enough were under way |
 //! | `herald_registry_store_errors_total{operation}` | counter | what the store failed to do, refusals (`Fenced`) excepted |
 
 use std::time::Duration;
@@ -57,6 +58,7 @@ impl Metrics {
         describe_counter!("herald_registry_streams_closed_total", "Ends of attach streams, by gRPC code");
         describe_counter!("herald_registry_requests_total", "Answers to calls, by method and gRPC code");
         describe_histogram!("herald_registry_store_seconds", "How long the store took, by operation");
+        describe_counter!("herald_registry_store_waits_total", "Questions to Redis that waited for others");
         describe_counter!("herald_registry_store_errors_total", "What the store failed to do, by operation");
         Self {
             attached_edges: new_gauge("herald_registry_attached_edges", "Edges attached to this replica"),
@@ -102,6 +104,10 @@ pub(crate) fn store_did(operation: &'static str, took: Duration, error: Option<&
     if error.is_some_and(|error| !matches!(error, StoreError::Fenced)) {
         counter!("herald_registry_store_errors_total", "operation" => operation).increment(1);
     }
+}
+
+pub(crate) fn store_waited() {
+    counter!("herald_registry_store_waits_total").increment(1);
 }
 
 pub(crate) fn stream_closed(code: tonic::Code) {

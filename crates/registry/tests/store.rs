@@ -70,6 +70,7 @@ on_all! {
     replicas_hear_each_other(super::LONG);
     a_lease_ends(super::SHORT);
     heartbeats_keep_a_lease(super::SHORT);
+    claims_and_releases_keep_a_lease(super::SHORT);
 }
 
 async fn the_newest_claim_wins(store: Store) {
@@ -211,6 +212,20 @@ async fn heartbeats_keep_a_lease(store: Store) {
     assert_eq!((edge.connections, edge.sessions), (1, 2));
     assert_eq!(edge.pressure, Some(pressure("a")));
     assert!(edge.lease_left_ms <= 400);
+}
+
+/// An edge that has much to say may come to its heartbeats late.
+async fn claims_and_releases_keep_a_lease(store: Store) {
+    let a = store.attach("a", "a:1").await.unwrap();
+    let start = tokio::time::Instant::now();
+    let mut every = tokio::time::interval(SHORT / 8);
+    while start.elapsed() < SHORT * 3 {
+        every.tick().await;
+        store.claim(&a, &[claim("s", 1, 0)]).await.unwrap();
+        every.tick().await;
+        store.release(&a, &[release("s", 1)]).await.unwrap();
+    }
+    until("the lease ends", async || (store.edges().await.unwrap().lapsed == ["a"]).then_some(())).await;
 }
 
 /// The pure rules and the scripts, given the same, say the same. Ages are whole tens of seconds, so that the clocks of

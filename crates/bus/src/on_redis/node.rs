@@ -66,9 +66,16 @@ impl Node {
     /// Sends all and waits for all answers; an error answer of Redis is a value.
     pub(super) async fn send(&self, pipeline: &Pipeline, limit: Limit) -> Result<Vec<Value>, BusError> {
         let server = || self.place.to_string();
-        let Ok(held) = timeout_at(limit.connected_by, self.held()).await else {
-            let source = lock(&self.last_error).clone();
-            return Err(BusError::Unreachable { server: server(), after: limit.given, source });
+        let held = match self.live() {
+            Some(held) => held,
+            // boxed, because connecting takes much room and is rare
+            None => match timeout_at(limit.connected_by, Box::pin(self.connected())).await {
+                Ok(held) => held,
+                Err(_) => {
+                    let source = lock(&self.last_error).clone();
+                    return Err(BusError::Unreachable { server: server(), after: limit.given, source });
+                }
+            },
         };
         let answers_before = held.answers.load(Ordering::Relaxed);
         let mut connection = held.connection.clone();
@@ -97,10 +104,7 @@ impl Node {
         *lock(&self.held) = None;
     }
 
-    async fn held(&self) -> Arc<Held> {
-        if let Some(held) = self.live() {
-            return held;
-        }
+    async fn connected(&self) -> Arc<Held> {
         let mut backoff = self.connecting.lock().await;
         loop {
             if let Some(held) = self.live() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, Value, cmd, pipe};
 use tokio::time::{Instant, sleep_until};
 
@@ -87,7 +87,13 @@ impl Nodes {
 
     /// Sends each command to the node of its slot, in order, and answers in that order. What a node refuses because
     /// another serves it, or because it cannot now, is tried again until the timeout.
-    pub(super) async fn run(&self, commands: Vec<(u16, Cmd)>) -> Vec<Result<Value, BusError>> {
+    ///
+    /// Boxed once here: each caller's future would otherwise hold all of it, and that of its caller twice as much.
+    pub(super) fn run(&self, commands: Vec<(u16, Cmd)>) -> BoxFuture<'_, Vec<Result<Value, BusError>>> {
+        Box::pin(self.run_through(commands))
+    }
+
+    async fn run_through(&self, commands: Vec<(u16, Cmd)>) -> Vec<Result<Value, BusError>> {
         let deadline = Instant::now() + self.timeout;
         let mut answers: Vec<Result<Value, BusError>> = Vec::with_capacity(commands.len());
         answers.resize_with(commands.len(), || Ok(Value::Nil));
@@ -113,7 +119,7 @@ impl Nodes {
                     break;
                 }
                 sleep_until(Instant::now() + AGAIN_AFTER).await;
-                self.refresh(&map, deadline).await;
+                Box::pin(self.refresh(&map, deadline)).await;
             }
         }
         answers
@@ -149,7 +155,7 @@ impl Nodes {
             };
             let error = RedisError::from(error);
             match again(&error) {
-                Some(Again::Ask(address)) => answers[*index] = self.ask(&address, cmd).await,
+                Some(Again::Ask(address)) => answers[*index] = Box::pin(self.ask(&address, cmd)).await,
                 Some(why) => {
                     if matches!(why, Again::Reconnect) {
                         batch.node.disconnect();
@@ -226,7 +232,7 @@ impl Nodes {
         if !map.nodes.is_empty() {
             return Ok(map);
         }
-        self.refresh(&map, deadline).await;
+        Box::pin(self.refresh(&map, deadline)).await;
         let map = self.current();
         if map.nodes.is_empty() {
             let server = self.seeds.iter().map(|seed| seed.addr().to_string()).collect::<Vec<_>>().join(", ");

@@ -144,9 +144,10 @@ impl Amqp {
         }
         let options = BasicPublishOptions { mandatory: self.to.confirms, ..BasicPublishOptions::default() };
         let (channel, queue) = (link.channel.clone(), self.to.queue.as_str().into());
-        let mut publishing = Box::pin(async move {
-            channel.basic_publish("".into(), queue, options, &body, properties).await
-        });
+        let mut publishing =
+            Box::pin(
+                async move { channel.basic_publish("".into(), queue, options, &body, properties).await },
+            );
         // lapin takes a message when it is first asked whether that has been written
         match (&mut publishing).now_or_never() {
             Some(result) => Box::pin(ready(result)),

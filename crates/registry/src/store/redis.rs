@@ -81,8 +81,12 @@ impl RedisStore {
     }
 
     pub(super) async fn claim(&self, by: &Attachment, claims: &[Claim]) -> Answer<Vec<Eviction>> {
+        self.claim_all(by, claims, self.lease_ms).await
+    }
+
+    async fn claim_all(&self, by: &Attachment, claims: &[Claim], lease_ms: u64) -> Answer<Vec<Eviction>> {
         let holds: Vec<Hold> = claims.iter().map(|claim| hold(&claim.socket_id, claim.connection)).collect();
-        self.assert(by, &holds).await?;
+        self.assert(by, &holds, lease_ms).await?;
         let claims: Vec<(&Claim, &str)> = claims.iter().map(|claim| (claim, "")).collect();
         let mut ruled = self.rule(by, &claims).await?;
         self.retry_against_the_dead(by, &claims, &mut ruled).await?;
@@ -136,7 +140,7 @@ impl RedisStore {
     }
 
     pub(super) async fn release(&self, by: &Attachment, releases: &[Release]) -> Answer<usize> {
-        self.assert(by, &[]).await?;
+        self.assert(by, &[], self.lease_ms).await?;
         let holds: Vec<Hold> = releases.iter().map(|r| hold(&r.socket_id, r.connection)).collect();
         self.drop_holds(&by.edge_id, by.number, &holds).await
     }
@@ -187,7 +191,8 @@ impl RedisStore {
         }
         let ownerless = audit.ownerless(self.now_ms().await?, by);
         for claims in ownerless.chunks(PAGE) {
-            audit.untold.extend(self.claim(by, claims).await?);
+            // the edge has not said a word, so its lease stays as it is
+            audit.untold.extend(self.claim_all(by, claims, 0).await?);
         }
         Ok(audit.untold)
     }
@@ -246,10 +251,11 @@ impl RedisStore {
         self.scripts.list.call(&[&self.names.edges()]).arg(edge_id).arg(self.lease_ms).to_owned()
     }
 
-    async fn assert(&self, by: &Attachment, holds: &[Hold]) -> Answer<()> {
+    /// Renews the lease by so much too, unless it is 0.
+    async fn assert(&self, by: &Attachment, holds: &[Hold], lease_ms: u64) -> Answer<()> {
         let keys = [self.names.edge(&by.edge_id), self.names.edge_claims(&by.edge_id)];
         let mut command = self.scripts.assert.call(&[&keys[0], &keys[1]]);
-        command.arg(by.number).arg(holds.iter().map(member).collect::<Vec<_>>());
+        command.arg(by.number).arg(lease_ms).arg(holds.iter().map(member).collect::<Vec<_>>());
         let [stands] = self.ask_one([command]).await?;
         standing(stands)
     }

@@ -7,13 +7,18 @@ use deadpool_redis::{Manager, Pool, Runtime, cluster};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use redis::aio::PubSubStream;
 use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Value, cmd};
+use tokio::sync::Semaphore;
 
+use crate::metrics;
 use crate::store::StoreError;
 
 /// Connections a replica opens for commands; further askers wait.
 pub(crate) const CONNECTIONS_MAX: usize = 16;
 /// Commands under way at once in one question to a cluster.
 const IN_FLIGHT_MAX: usize = 128;
+/// Commands that a replica has under way; who asks for more waits, before its time to be answered begins. Many edges at
+/// once could otherwise ask for more than Redis can answer in that time, and would ask for it all again, for ever.
+const COMMANDS_MAX: u32 = 2_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const CLUSTER: &str = "redis+cluster://";
@@ -34,6 +39,7 @@ pub enum ConnectError {
 
 pub(super) struct Connections {
     pool: Commands,
+    turns: Semaphore,
     // of a cluster any node will do: plain pub/sub reaches all of them
     events: Client,
 }
@@ -51,11 +57,11 @@ impl Connections {
             let mut config = cluster::Config::from_urls(urls);
             config.pool = Some(pool_config());
             let pool = config.create_pool(Some(Runtime::Tokio1))?;
-            return Ok(Self { pool: Commands::Cluster(pool), events });
+            return Ok(Self { pool: Commands::Cluster(pool), turns: turns(), events });
         }
         let manager = Manager::new_with_config(url, connection_config())?;
         let pool = Pool::builder(manager).config(pool_config()).runtime(Runtime::Tokio1).build()?;
-        Ok(Self { pool: Commands::One(pool), events: Client::open(url)? })
+        Ok(Self { pool: Commands::One(pool), turns: turns(), events: Client::open(url)? })
     }
 
     /// Asks all of them, in order on one node, at once on a cluster. Fails when any of them does.
@@ -63,6 +69,15 @@ impl Connections {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        let share = u32::try_from(commands.len()).unwrap_or(u32::MAX).min(COMMANDS_MAX);
+        let _turn = match self.turns.try_acquire_many(share) {
+            Ok(turn) => Some(turn),
+            Err(_) => {
+                metrics::store_waited();
+                // nobody closes it
+                self.turns.acquire_many(share).await.ok()
+            }
+        };
         let ask = async {
             match &self.pool {
                 Commands::One(pool) => one(pool, commands).await,
@@ -105,6 +120,10 @@ impl Connections {
             .await
             .unwrap_or(Err(StoreError::Silent(CONNECT_TIMEOUT)))
     }
+}
+
+fn turns() -> Semaphore {
+    Semaphore::new(COMMANDS_MAX as usize)
 }
 
 async fn one(pool: &Pool, commands: Vec<Cmd>) -> Result<Vec<Value>, StoreError> {

@@ -4,7 +4,8 @@
 //! `cargo run --release -p herald-loadtest --example bare_consumer -- --amqp-url amqp://127.0.0.1:5672/%2f`
 //!
 //! `backlog_per_s`: a full queue is drained, nobody publishes. `through_per_s`: a publisher beside it sends as fast as
-//! messages are acknowledged, never more than `--in-flight` ahead: what can go through while latency stays bounded.
+//! messages are acknowledged, never more than `--in-flight` ahead: what can go through while latency stays bounded. With
+//! `--in-flight 0` somebody else publishes.
 
 #![allow(clippy::print_stdout)] // a line is what it is for
 
@@ -67,6 +68,10 @@ async fn main() -> Result<(), Failure> {
     let backlog_per_s = settings.backlog as f64 / started.elapsed().as_secs_f64();
 
     let room = Arc::new(Semaphore::new(settings.in_flight));
+    if settings.in_flight == 0 {
+        // what was consumed makes room for nobody
+        room.close();
+    }
     let publishing = tokio::spawn(publish_all(publisher.1.clone(), settings.clone(), Arc::clone(&room)));
     let started = Instant::now();
     let until = started + Duration::from_secs(settings.seconds);

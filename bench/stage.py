@@ -21,6 +21,7 @@ BROKER = ROOT / "scripts/broker"
 PEER = ROOT / "bench/node-peer"
 BINARIES = pathlib.Path(os.environ.get("HERALD_BENCH_BIN", ROOT / "target/release"))
 SYSTEMS = ("herald", "node", "node-corked")
+AUTOGROUP = pathlib.Path("/proc/sys/kernel/sched_autogroup_enabled")
 START_SECONDS = 60
 STOP_SECONDS = 30
 # connections that one process can hold: what it may open, less what it opens for itself
@@ -71,6 +72,9 @@ class Stage:
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        if AUTOGROUP.exists() and AUTOGROUP.read_text().strip() != "0":
+            # each process here is a session of its own, and the kernel would give all sessions the same
+            print(f"bench: {AUTOGROUP} is not 0: brokers get too little of the processors", file=sys.stderr, flush=True)
         try:
             if self.logs:
                 self.logs.mkdir(parents=True, exist_ok=True)

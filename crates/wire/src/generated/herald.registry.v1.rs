@@ -37,8 +37,8 @@ pub struct Heartbeat {
     #[prost(message, optional, tag = "3")]
     pub pressure: ::core::option::Option<Pressure>,
 }
-/// Sockets this edge now holds. Renews the lease, as Releases do. After a (re)attach the edge sends all it holds; what it does not repeat within one
-/// lease is forgotten. At most 1,000 a message.
+/// Sockets this edge now holds. Renews the lease, as Releases do. After a (re)attach the edge sends all it holds; what
+/// it does not repeat within one lease is forgotten. At most 1,000 a message.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Claims {
     #[prost(message, repeated, tag = "1")]

@@ -109,8 +109,9 @@ pub struct Behaviour {
     pub stalled: f64,
     /// When they read again; zero is never, and then nothing is due to them.
     pub stall: Duration,
-    /// A client that hears nothing for this long gives its connection up; zero is never.
-    pub silence: Duration,
+    /// A client that hears nothing for this long gives its connection up; zero is never. By default as Socket.IO's
+    /// clients do: `pingInterval` and `pingTimeout` of the open packet together, or a minute where there is none.
+    pub silence: Option<Duration>,
 }
 
 /// What is sent in one round.

@@ -113,9 +113,10 @@ pub(crate) struct Settings {
     /// Within which time they come back
     #[arg(long = "storm-spread-ms", value_name = "MS", default_value = "0", value_parser = millis(0..=600_000), help_heading = "Behaviour")]
     storm_spread: Duration,
-    /// A client that hears nothing for this long connects anew; 0 is never
-    #[arg(long = "silence-ms", value_name = "MS", default_value = "60000", value_parser = millis(0..=3_600_000), help_heading = "Behaviour")]
-    silence: Duration,
+    /// A client that hears nothing for this long connects anew; 0 is never [default: what the server's open packet says
+    /// over Socket.IO, pingInterval and pingTimeout together, and 60000 for other protocols]
+    #[arg(long = "silence-ms", value_name = "MS", value_parser = millis(0..=3_600_000), help_heading = "Behaviour")]
+    silence: Option<Duration>,
 
     /// Constant rates one after another on the same connections, instead of --rate: 100,200,400
     #[arg(long, value_name = "RATES", value_delimiter = ',', value_parser = positive, help_heading = "Steps")]

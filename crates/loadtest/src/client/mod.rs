@@ -69,6 +69,8 @@ pub(crate) struct Around<'a> {
     pub(crate) finder: &'a mut MarkFinder,
     /// What is to be sent.
     pub(crate) out: &'a mut Vec<u8>,
+    /// The longest silence between pings, by what the server said when it was connected to.
+    pub(crate) announced_us: &'a mut Option<u64>,
     pub(crate) now_us: u64,
 }
 

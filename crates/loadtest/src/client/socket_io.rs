@@ -22,7 +22,13 @@ impl Client {
         }
         match packet {
             b"2" => frame::put_text(around.out, b"3"),
-            [b'0', ..] => {
+            [b'0', open @ ..] => {
+                let open: Value = serde_json::from_slice(open).map_err(|_| Ended::answer(packet))?;
+                if let (Some(interval), Some(timeout)) =
+                    (open["pingInterval"].as_u64(), open["pingTimeout"].as_u64())
+                {
+                    *around.announced_us = Some(interval.saturating_add(timeout).saturating_mul(1_000));
+                }
                 let connect = self.connect_packet();
                 frame::put_text(around.out, connect.as_bytes());
                 self.stage = Stage::Session;

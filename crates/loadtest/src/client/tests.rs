@@ -45,7 +45,11 @@ fn message(number: u32) -> Vec<u8> {
 /// Everything that an edge says to a client that is sent these numbers.
 fn conversation(numbers: &[u32]) -> Vec<u8> {
     let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n".to_vec();
-    for text in [&br#"0{"sid":"e"}"#[..], br#"40{"sid":"s","pid":"p"}"#, br#"431[{"ok":true}]"#] {
+    for text in [
+        &br#"0{"sid":"e","pingInterval":25000,"pingTimeout":20000}"#[..],
+        br#"40{"sid":"s","pid":"p"}"#,
+        br#"431[{"ok":true}]"#,
+    ] {
         bytes.extend(server_frame(text));
     }
     for number in numbers {
@@ -64,6 +68,7 @@ proptest! {
         cuts.push(bytes.len());
         cuts.sort_unstable();
         let (mut tally, mut finder, mut out) = (Tally::new(1), MarkFinder::new(), Vec::new());
+        let mut announced_us = None;
         let mut around = Around {
             protocol: Protocol::SocketIo,
             resume: true,
@@ -72,6 +77,7 @@ proptest! {
             tally: &mut tally,
             finder: &mut finder,
             out: &mut out,
+            announced_us: &mut announced_us,
             now_us: 500,
         };
         let mut client = Client::new(0);
@@ -85,6 +91,7 @@ proptest! {
         prop_assert!(client.is_live());
         prop_assert_eq!(client.cursor.as_deref(), Some("cursor-6"));
         prop_assert!(out.ends_with(b"3"), "the ping is answered");
+        prop_assert_eq!(announced_us, Some(45_000_000));
         prop_assert_eq!(tally.streams[0].received, 6);
         let settlement = Settlement { sent: vec![8], exempt: vec![(0, 0, 8)] };
         let expected = Account {
@@ -97,7 +104,7 @@ proptest! {
 #[test]
 fn a_server_that_refuses_is_quoted() {
     let (cast, mut tally) = (cast(), Tally::default());
-    let (mut finder, mut out) = (MarkFinder::new(), Vec::new());
+    let (mut finder, mut out, mut announced_us) = (MarkFinder::new(), Vec::new(), None);
     let mut around = Around {
         protocol: Protocol::SocketIo,
         resume: false,
@@ -106,6 +113,7 @@ fn a_server_that_refuses_is_quoted() {
         tally: &mut tally,
         finder: &mut finder,
         out: &mut out,
+        announced_us: &mut announced_us,
         now_us: 0,
     };
     let mut client = Client::new(0);

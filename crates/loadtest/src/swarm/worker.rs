@@ -27,6 +27,10 @@ const DIAL_US_MAX: u64 = 20_000_000;
 /// How often time is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 const TICK_US: u64 = 100_000;
+/// Looking at everybody takes so many ticks: most have nothing to be found.
+const TICKS_FOR_ALL: usize = 10;
+/// The longest silence of a server that announces none.
+const SILENCE_US_MAX: u64 = 60_000_000;
 
 pub(super) struct Worker {
     plan: Arc<Plan>,
@@ -42,6 +46,8 @@ pub(super) struct Worker {
     round: Option<Arc<Round>>,
     tally: Tally,
     tools: Tools,
+    /// The longest silence that the server announced.
+    announced_us: Option<u64>,
     threads: usize,
     times: Timetable,
     trouble: Option<String>,
@@ -58,6 +64,8 @@ struct Tools {
 #[derive(Debug, Default)]
 struct Timetable {
     tick_us: u64,
+    /// Who is looked at in the next tick: every so manyth of the clients, from here.
+    turn: usize,
     churn_us: Option<u64>,
     storm_us: Option<u64>,
 }
@@ -115,6 +123,7 @@ impl Worker {
                 out: Vec::new(),
                 finder: MarkFinder::new(),
             },
+            announced_us: None,
             threads: place.1,
             times: Timetable::default(),
             trouble: None,
@@ -264,8 +273,12 @@ impl Worker {
 
     /// Gives up on what takes too long, and wakes who has stalled long enough.
     fn look_around(&mut self, now_us: u64) {
-        let silence_us = self.plan.behaviour.silence.as_micros() as u64;
-        for index in 0..self.slots.len() {
+        let silence_us = match self.plan.behaviour.silence {
+            Some(silence) => silence.as_micros() as u64,
+            None => self.announced_us.unwrap_or(SILENCE_US_MAX),
+        };
+        self.times.turn = (self.times.turn + 1) % TICKS_FOR_ALL;
+        for index in (self.times.turn..self.slots.len()).step_by(TICKS_FOR_ALL) {
             let slot = &mut self.slots[index];
             if slot.link.is_none() {
                 continue;
@@ -368,6 +381,7 @@ impl Worker {
             tally: &mut self.tally,
             finder: &mut self.tools.finder,
             out: &mut self.tools.out,
+            announced_us: &mut self.announced_us,
             now_us: now_us(),
         };
         let mut attended = act(slot, &mut self.tools.buffer, &mut around);

@@ -30,6 +30,9 @@ use deployment::Deployment;
 use nodes::Nodes;
 use script::{Lua, Scripts};
 
+/// Keys read by one command at most: meanwhile Redis does nothing else.
+const KEYS_MAX: usize = 256;
+
 /// The bus on Redis.
 pub struct Redis {
     nodes: Arc<Nodes>,
@@ -188,20 +191,17 @@ impl Redis {
     }
 
     async fn positions(&self, keys: &[String]) -> Result<Vec<Position>, BusError> {
-        let call = |key: &String| {
-            let mut call = cmd("GET");
-            call.arg(key);
-            (self.nodes.slot_of(key), call)
+        // in a cluster, a command may only name keys of one slot
+        let in_one_slot = |a: &String, b: &String| self.nodes.slot_of(a) == self.nodes.slot_of(b);
+        let runs = keys.chunk_by(in_one_slot).flat_map(|run| run.chunks(KEYS_MAX));
+        let call = |run: &[String]| {
+            let mut call = cmd("MGET");
+            call.arg(run);
+            (self.nodes.slot_of(&run[0]), call)
         };
-        let values = self.all(self.nodes.run(keys.iter().map(call).collect()).await)?;
-        let position = |value: &Value| match value {
-            Value::Nil => Ok(Position::ZERO),
-            value => {
-                let number = reply::number(value);
-                number.map(Position).ok_or_else(|| nodes::unexpected("a position that is not a number"))
-            }
-        };
-        self.counted(values.iter().map(position).collect())
+        let values = self.all(self.nodes.run(runs.map(call).collect()).await)?;
+        let positions = reply::positions(values).filter(|positions| positions.len() == keys.len());
+        self.counted(positions.ok_or_else(|| nodes::unexpected("not a position for each key")))
     }
 
     pub(crate) async fn save_session(&self, pid: &str, record: &[u8], ttl: Duration) -> Result<(), BusError> {

@@ -16,6 +16,22 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
+/// What several `MGET` give: a key that is not there stands at the beginning.
+pub(super) fn positions(answers: Vec<Value>) -> Option<Vec<Position>> {
+    let position = |value: &Value| match value {
+        Value::Nil => Some(Position::ZERO),
+        value => number(value).map(Position),
+    };
+    let mut positions = Vec::new();
+    for answer in answers {
+        let Value::Array(values) = answer else { return None };
+        for value in &values {
+            positions.push(position(value)?);
+        }
+    }
+    Some(positions)
+}
+
 /// A text, plain or as RESP3 marks it.
 pub(super) fn text(value: Value) -> Option<String> {
     match value {
@@ -63,6 +79,17 @@ mod tests {
         let entry = Entry { position: place.position, prev: place.prev, envelope };
         assert_eq!(entries(value), Some(vec![entry]));
         assert_eq!(entries(Value::Array(vec![])), Some(vec![]));
+    }
+
+    #[test]
+    fn positions_are_read_in_their_order() {
+        let answers =
+            |last: Value| vec![Value::Array(vec![bulk(b"7"), Value::Nil]), Value::Array(vec![last])];
+        assert_eq!(positions(answers(bulk(b"9"))), Some(vec![Position(7), Position::ZERO, Position(9)]));
+        assert_eq!(positions(vec![]), Some(vec![]));
+        for wrong in [answers(bulk(b"x")), answers(Value::Array(vec![])), vec![Value::Nil]] {
+            assert_eq!(positions(wrong), None);
+        }
     }
 
     #[test]

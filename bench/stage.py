@@ -21,7 +21,6 @@ BROKER = ROOT / "scripts/broker"
 PEER = ROOT / "bench/node-peer"
 BINARIES = pathlib.Path(os.environ.get("HERALD_BENCH_BIN", ROOT / "target/release"))
 SYSTEMS = ("herald", "node", "node-corked")
-AUTOGROUP = pathlib.Path("/proc/sys/kernel/sched_autogroup_enabled")
 START_SECONDS = 60
 STOP_SECONDS = 30
 # connections that one process can hold: what it may open, less what it opens for itself
@@ -72,9 +71,6 @@ class Stage:
 
     def __enter__(self):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        if AUTOGROUP.exists() and AUTOGROUP.read_text().strip() != "0":
-            # each process here is a session of its own, and the kernel would give all sessions the same
-            print(f"bench: {AUTOGROUP} is not 0: brokers get too little of the processors", file=sys.stderr, flush=True)
         try:
             if self.logs:
                 self.logs.mkdir(parents=True, exist_ok=True)
@@ -150,10 +146,11 @@ class Stage:
 
     def _spawn(self, name, command, environment=None, directory=None):
         log = open(self.home / f"{name}.log", "w")
-        # a session of its own: Ctrl-C reaches this program alone, which then ends them in order
+        # a group of its own: Ctrl-C reaches this program alone, which then ends them in order. Not a session: Linux may
+        # share processors among sessions (sched_autogroup_enabled), and a broker would get what an idle edge gets
         self.processes[name] = subprocess.Popen(command, env={**os.environ, **(environment or {})}, cwd=directory,
                                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                start_new_session=True)
+                                                process_group=0)
 
     def _start_herald(self):
         self._serve("registry")

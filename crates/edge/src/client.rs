@@ -282,14 +282,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         let Services { bus, positions, origins, hub, .. } = &*self.services;
         origins.known().await;
-        let socket = change.joins.iter().find_map(|target| match target.kind() {
-            TargetKind::Socket(socket_id) if from.is_none() => Some((target, socket_id)),
-            _ => None,
-        });
         let sent_before = async {
-            match socket {
-                Some((target, socket_id)) => self.sent_before(target, socket_id).await,
-                None => Ok(Position::ZERO),
+            match mailbox(&change.joins) {
+                Some((target, socket_id)) if from.is_none() => self.sent_before(target, socket_id).await,
+                _ => Ok(Position::ZERO),
             }
         };
         let (tails, sent_before) =
@@ -329,7 +325,7 @@ impl Client {
     /// Notes whose the socketId among these is, before it is claimed.
     async fn note_holder(&self, pid: &str, joins: &[Target]) -> Result<(), ClientError> {
         let Services { bus, retention, .. } = &*self.services;
-        if let Some(target) = joins.iter().find(|target| matches!(target.kind(), TargetKind::Socket(_))) {
+        if let Some((target, _)) = mailbox(joins) {
             bus.save_holder(target, pid, *retention).await?;
         }
         Ok(())
@@ -352,10 +348,8 @@ impl Client {
         if leaves.is_empty() {
             return Ok(());
         }
-        for target in &leaves {
-            if let TargetKind::Socket(socket_id) = target.kind() {
-                self.services.presence.release(socket_id, &self.connection);
-            }
+        if let Some((_, socket_id)) = mailbox(&leaves) {
+            self.services.presence.release(socket_id, &self.connection);
         }
         self.services.hub.send(self.connection.id, self.command_leave(leaves.clone())).await?;
         self.services.interest.release(leaves).await;
@@ -363,10 +357,8 @@ impl Client {
     }
 
     fn claim(&self, joins: &[Target]) {
-        for target in joins {
-            if let TargetKind::Socket(socket_id) = target.kind() {
-                self.services.presence.claim(socket_id, &self.connection);
-            }
+        if let Some((_, socket_id)) = mailbox(joins) {
+            self.services.presence.claim(socket_id, &self.connection);
         }
     }
 
@@ -378,4 +370,12 @@ impl Client {
     fn command_leave(&self, targets: Vec<Target>) -> Command {
         Command::Leave { id: self.connection.id, targets }
     }
+}
+
+/// The mailbox among targets, and its socketId: a session has one at most.
+fn mailbox(targets: &[Target]) -> Option<(&Target, &str)> {
+    targets.iter().find_map(|target| match target.kind() {
+        TargetKind::Socket(socket_id) => Some((target, socket_id)),
+        _ => None,
+    })
 }

@@ -122,7 +122,7 @@ async fn idle(settings: &Settings, load: &mut Load, output: &mut Output) -> Resu
     output.watch();
     tokio::time::sleep(settings.duration()).await;
     let registered = load.registered().await?;
-    output.idle(registered);
+    output.idle(registered)?;
     Ok(registered == u64::from(settings.plan().cast.clients))
 }
 

@@ -26,10 +26,12 @@ pub(crate) struct Output {
     connected: Option<Connected>,
 }
 
-/// The JSON: one report, or that of every rate that was tried, or both.
-#[derive(Serialize)]
+/// The JSON: one report, or that of every rate that was tried, or both; of an idle run, who is there in the end.
+#[derive(Default, Serialize)]
 struct Whole<'r> {
     connected: Option<Connected>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registered: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<&'r Report>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,12 +121,20 @@ impl Output {
         ));
     }
 
-    pub(crate) fn idle(&self, registered: u64) {
+    /// How many clients an idle run has in the end.
+    pub(crate) fn idle(&self, registered: u64) -> Result<(), BoxError> {
+        let processes = self.usages();
         let mut out = io::stdout().lock();
-        let _ = writeln!(out, "{registered} clients are registered");
-        for usage in self.usages() {
-            let _ = writeln!(out, "{}", line(&usage));
+        writeln!(out, "{registered} clients are registered")?;
+        for usage in &processes {
+            writeln!(out, "{}", line(usage))?;
         }
+        self.write_json(&Whole {
+            connected: self.connected,
+            registered: Some(registered),
+            processes: Some(&processes),
+            ..Whole::default()
+        })
     }
 
     /// One report, and in the JSON all rates that were tried for it.
@@ -140,12 +150,12 @@ impl Output {
             let share = 100.0 * ours / (ours + theirs).max(1e-9);
             writeln!(out, "the generator took {share:.0} % of the CPU of all of these")?;
         }
-        let connected = self.connected;
         self.write_json(&Whole {
-            connected,
+            connected: self.connected,
             report: Some(report),
             processes: Some(processes),
             steps: tried,
+            ..Whole::default()
         })?;
         match &self.plot {
             Some(path) if tried.is_empty() => plot::of_time(path, &self.seconds),
@@ -157,7 +167,7 @@ impl Output {
     /// All steps.
     pub(crate) fn steps(&self, steps: &[Step]) -> Result<(), BoxError> {
         write!(io::stdout().lock(), "{}", steps::Table(steps))?;
-        self.write_json(&Whole { connected: self.connected, report: None, processes: None, steps })?;
+        self.write_json(&Whole { connected: self.connected, steps, ..Whole::default() })?;
         self.plot.as_ref().map_or(Ok(()), |path| plot::of_rates(path, steps))
     }
 
@@ -230,5 +240,8 @@ mod tests {
         let output = output("--json", &path).unwrap();
         output.steps(&[]).unwrap();
         assert!(fs::read_to_string(&path).unwrap().contains("connected"));
+        output.idle(7).unwrap();
+        let idle: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!((&idle["registered"], &idle["report"]), (&7.into(), &serde_json::Value::Null));
     }
 }

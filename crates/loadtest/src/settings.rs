@@ -211,6 +211,7 @@ impl Settings {
         problems.check(is_narrow, "--churn", "is more than there are clients");
         problems.check(!self.search || publishes, "--search", "an idle run has no rate");
         problems.check(self.plot.is_none() || publishes, "--plot", "an idle run has nothing to draw");
+        problems.check(self.csv.is_none() || publishes, "--csv", "an idle run has no messages to count");
     }
 }
 
@@ -336,6 +337,8 @@ mod tests {
         assert_eq!(with_amqp(&["--steps", "100", "--search"]), ["--steps: excludes --search"]);
         assert_eq!(with_amqp(&["--workload", "idle"]), [""; 0]);
         assert_eq!(problems(&["--workload", "idle", "--steps", "1"]), ["--steps: an idle run has no rate"]);
+        let counted = problems(&["--workload", "idle", "--csv", "file"]);
+        assert_eq!(counted, ["--csv: an idle run has no messages to count"]);
         assert_eq!(problems(&[]), ["--amqp-url: give this or --publish-http, and not both"]);
     }
 

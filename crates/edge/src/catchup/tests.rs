@@ -58,8 +58,9 @@ impl World {
         let (hub, mut queues) = Hub::new(1);
         let (sink, chunks) = mpsc::channel(1);
         let connection = hub.open(Encoding::Polling, Sink::Pull(sink)).await.unwrap();
-        let mut shard = Shard::new(config);
-        shard.obey(queues[0].commands.recv().await.unwrap());
+        let mut queues = queues.remove(0);
+        let mut shard = Shard::new(config, queues.audience);
+        shard.obey(queues.commands.recv().await.unwrap());
         let origins = Origins::new(Bus::memory(LogConfig::default()));
         let logs = ["a", "b", "c"].map(|name| (Target::group(name, 8).unwrap(), Vec::new())).to_vec();
         let random = fastrand::Rng::with_seed(seed);

@@ -147,7 +147,7 @@ mod tests {
             let place = Place { position: Position(position), prev: Position::ZERO };
             let delivery =
                 Delivery::read(mailbox(), append_place(&envelope, place), &self.services.origins).unwrap();
-            self.services.hub.deliver([Arc::new(delivery)].into()).await.unwrap();
+            self.services.hub.deliver(&[Arc::new(delivery)]).await.unwrap();
         }
     }
 

@@ -1,8 +1,10 @@
 //! A session goes on on a new connection: where it stands, what it missed, and whether Redis still has that.
 
 use bytes::Bytes;
+use futures_util::TryFutureExt as _;
 use herald_wire::{Cursor, Position, Target};
 use tokio::time::{Instant, timeout_at};
+use tokio::try_join;
 
 use super::{Client, ClientError, PATIENCE, Services};
 use crate::delivery::{self, Delivery, Encoding};
@@ -52,8 +54,9 @@ impl Client {
             None => false,
         };
         positions.begin(targets.iter().cloned().zip(tails));
-        bus.save_session(pid, record.held_by(&self.holder).to_bytes(), *retention).await?;
-        self.note_holder(pid, targets).await?;
+        let record = record.held_by(&self.holder).to_bytes();
+        let saved = bus.save_session(pid, record, *retention).map_err(ClientError::from);
+        try_join!(saved, self.note_holder(pid, targets))?;
         Ok(lost)
     }
 

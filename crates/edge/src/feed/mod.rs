@@ -170,7 +170,7 @@ impl FeedTask {
         if batch.is_empty() {
             return Ok(());
         }
-        self.hub.deliver(std::mem::take(batch).into()).await
+        self.hub.deliver(&std::mem::take(batch)).await
     }
 
     /// A probe came back: what the logs held before it was published must have come too.
@@ -232,7 +232,7 @@ impl FeedTask {
         }
         self.metrics.gaps.increment(gaps.len() as u64);
         for batch in gaps.chunks(BATCH_MAX) {
-            self.hub.deliver(batch.into()).await?;
+            self.hub.deliver(batch).await?;
         }
         let mut continuity = self.positions.lock();
         all.iter().for_each(|(target, last)| continuity.begin_anew(target, *last));
@@ -277,7 +277,7 @@ impl FeedTask {
             self.metrics.recovered.increment(page.messages as u64);
             self.metrics.gaps.increment(page.gaps as u64);
             for batch in page.deliveries.chunks(BATCH_MAX) {
-                self.hub.deliver(batch.into()).await?;
+                self.hub.deliver(batch).await?;
             }
             let mut continuity = self.positions.lock();
             for (target, position) in page.reached {

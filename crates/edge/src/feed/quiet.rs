@@ -8,7 +8,7 @@ use super::continuity::Continuity;
 /// All channels are looked at once in so many turns,
 const TURNS: usize = 150;
 /// and not more than these in one turn: with more channels, a round takes longer.
-const AT_ONCE: usize = 100;
+const TURN_MAX: usize = 100;
 
 /// Goes round all channels, spread evenly over the turns.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Rounds {
     pub(super) fn next(&mut self, continuity: &Continuity) -> Vec<Target> {
         if self.left.is_empty() {
             self.left = continuity.targets();
-            self.at_once = self.left.len().div_ceil(TURNS).min(AT_ONCE);
+            self.at_once = self.left.len().div_ceil(TURNS).min(TURN_MAX);
         }
         let from = self.left.len().saturating_sub(self.at_once);
         self.left.split_off(from)
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_channel_has_its_turn_in_every_round() {
-        for (count, at_once) in [(0, 0), (1, 1), (160, 2), (1_000, 7), (40_000, AT_ONCE)] {
+        for (count, at_once) in [(0, 0), (1, 1), (160, 2), (1_000, 7), (40_000, TURN_MAX)] {
             let mut continuity = Continuity::default();
             (0..count).for_each(|n| continuity.begin(target(n), Position(n as u64)));
             let mut rounds = Rounds::default();

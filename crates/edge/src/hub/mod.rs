@@ -4,6 +4,7 @@
 //! no lock. Everybody else talks to a shard by bounded commands, in order. What a target is on Redis, and what a client
 //! asked for, is not known here.
 
+mod audience;
 mod heartbeat;
 mod outbox;
 mod passes;
@@ -28,13 +29,14 @@ pub(crate) use shard::Shard;
 pub(crate) use sink::Sink;
 pub(crate) use slot::OneOfCopies;
 
+use self::audience::{Audience, ShardAudience};
 use crate::delivery::{Delivery, Encoding};
 
 /// Unique within the edge's life.
 pub(crate) type ConnectionId = u64;
 
-/// What one read of the feed brought, in order.
-pub(crate) type Batch = Arc<[Arc<Delivery>]>;
+/// What one read of the feed brought for a shard, in order.
+pub(crate) type Batch = Vec<Arc<Delivery>>;
 
 /// Commands a shard has not looked at yet.
 const COMMANDS_MAX: usize = 4_096;
@@ -252,6 +254,7 @@ pub(crate) enum PageDone {
 #[derive(Clone, Debug)]
 pub(crate) struct Hub {
     shards: Arc<[ShardHandle]>,
+    audience: Audience,
     next_id: Arc<AtomicU64>,
     open: Arc<AtomicU64>,
 }
@@ -262,8 +265,9 @@ struct ShardHandle {
     batches: mpsc::Sender<Batch>,
 }
 
-/// A shard's ends of its queues.
+/// A shard's ends of its queues, and of what the hub knows of its members.
 pub(crate) struct ShardQueues {
+    pub(crate) audience: ShardAudience,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) batches: mpsc::Receiver<Batch>,
 }
@@ -276,17 +280,20 @@ pub(crate) struct HubEnded;
 impl Hub {
     /// A hub of `shards` shards, and the queues that each is to be [`run`] with.
     pub(crate) fn new(shards: usize) -> (Self, Vec<ShardQueues>) {
+        let audience = Audience::new(shards.max(1));
         let (handles, queues): (Vec<_>, Vec<_>) = (0..shards.max(1))
-            .map(|_| {
+            .map(|shard| {
                 let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
                 let (batches, batches_rx) = mpsc::channel(BATCHES_MAX);
+                let audience = audience.of(shard);
                 (
                     ShardHandle { commands, batches },
-                    ShardQueues { commands: commands_rx, batches: batches_rx },
+                    ShardQueues { audience, commands: commands_rx, batches: batches_rx },
                 )
             })
             .unzip();
-        (Self { shards: handles.into(), next_id: Arc::new(AtomicU64::new(1)), open: Arc::default() }, queues)
+        let next_id = Arc::new(AtomicU64::new(1));
+        (Self { shards: handles.into(), audience, next_id, open: Arc::default() }, queues)
     }
 
     /// How many connections are open.
@@ -305,14 +312,20 @@ impl Hub {
 
     /// Hands a command to the shard of this connection; waits while its queue is full.
     pub(crate) async fn send(&self, id: ConnectionId, command: Command) -> Result<(), HubEnded> {
-        let shard = &self.shards[id as usize % self.shards.len()];
-        shard.commands.send(command).await.map_err(|_| HubEnded)
+        let shard = id as usize % self.shards.len();
+        let place = self.shards[shard].commands.reserve().await.map_err(|_| HubEnded)?;
+        if let Command::Join { joins, .. } = &command {
+            self.audience.join(shard, joins.iter().map(|join| &join.target));
+        }
+        place.send(command);
+        Ok(())
     }
 
-    /// Hands what the feed brought to every shard, in order; waits while a queue is full.
-    pub(crate) async fn deliver(&self, batch: Batch) -> Result<(), HubEnded> {
-        for shard in self.shards.iter() {
-            shard.batches.send(batch.clone()).await.map_err(|_| HubEnded)?;
+    /// Hands what the feed brought to the shards that have members for it, in order; waits while a queue is full.
+    pub(crate) async fn deliver(&self, batch: &[Arc<Delivery>]) -> Result<(), HubEnded> {
+        let parts = self.shards.iter().zip(self.audience.parts(batch));
+        for (shard, part) in parts.filter(|(_, part)| !part.is_empty()) {
+            shard.batches.send(part).await.map_err(|_| HubEnded)?;
         }
         Ok(())
     }

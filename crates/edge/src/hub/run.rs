@@ -42,7 +42,7 @@ struct Appending {
 /// outboxes is written, whatever else waits, so that neither a flood of commands nor of messages holds up writing. While
 /// outboxes rest ([`super::rhythm`]) and nothing is appended, the shard sleeps.
 pub(crate) async fn run(config: ShardConfig, mut queues: ShardQueues) {
-    let mut shard = Shard::new(config);
+    let mut shard = Shard::new(config, queues.audience);
     let mut commands: Vec<Command> = Vec::with_capacity(COMMANDS_AT_ONCE);
     let mut appending: Option<Appending> = None;
     loop {

@@ -17,6 +17,7 @@ use slab::Slab;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::audience::ShardAudience;
 use super::heartbeat::{Due, Heartbeat};
 use super::outbox::{Class, Frame, Pushed, Written};
 use super::passes::{Moment, Passes};
@@ -40,6 +41,8 @@ type Key = usize;
 
 pub(crate) struct Shard {
     config: ShardConfig,
+    /// Told of each member that is gone, of those that it was told of before they came.
+    audience: ShardAudience,
     slots: Slab<Slot>,
     keys: HashMap<ConnectionId, Key, RandomState>,
     channels: Slab<Channel>,
@@ -63,11 +66,12 @@ const SMALL: usize = 0;
 const LARGE: usize = 1;
 
 impl Shard {
-    pub(crate) fn new(config: ShardConfig) -> Self {
+    pub(crate) fn new(config: ShardConfig, audience: ShardAudience) -> Self {
         Self {
             heartbeat: Heartbeat::new(config.heartbeat),
             passes: Passes::new(config.lateness.clone(), &config.metrics),
             config,
+            audience,
             slots: Slab::new(),
             keys: HashMap::default(),
             channels: Slab::new(),
@@ -92,10 +96,13 @@ impl Shard {
     pub(crate) fn obey(&mut self, command: Command) {
         match command {
             Command::Open { connection, encoding, sink } => self.open(connection, encoding, sink),
-            Command::Join { id, joins, explicit_acks } => self.with_slot(id, |shard, key| {
-                shard.slots[key].explicit_acks |= explicit_acks;
-                shard.join(key, joins);
-            }),
+            Command::Join { id, joins, explicit_acks } => match self.keys.get(&id) {
+                Some(&key) => {
+                    self.slots[key].explicit_acks |= explicit_acks;
+                    self.join(key, joins);
+                }
+                None => joins.iter().for_each(|join| self.audience.left(&join.target)),
+            },
             Command::Leave { id, targets } => {
                 self.with_slot(id, |shard, key| targets.iter().for_each(|target| shard.leave(key, target)));
             }
@@ -234,6 +241,7 @@ impl Shard {
         let mut replays = Vec::new();
         for Join { target, floor, replay, joined } in joins {
             if self.membership(key, &target).is_some() {
+                self.audience.left(&target);
                 continue;
             }
             let slot = &mut self.slots[key];
@@ -278,6 +286,7 @@ impl Shard {
 
     fn unsubscribe(&mut self, left: Membership) {
         let channel = &mut self.channels[left.channel as usize];
+        self.audience.left(&channel.target);
         channel.subscribers.swap_remove(left.index as usize);
         if let Some(&moved) = channel.subscribers.get(left.index as usize) {
             let memberships = &mut self.slots[moved as usize].memberships;

@@ -41,7 +41,7 @@ type Key = usize;
 
 pub(crate) struct Shard {
     config: ShardConfig,
-    /// Told of each member that is gone, of those that it was told of before they came.
+    /// Where the hub counted each member before this shard was told to join it: told of each that is gone.
     audience: ShardAudience,
     slots: Slab<Slot>,
     keys: HashMap<ConnectionId, Key, RandomState>,

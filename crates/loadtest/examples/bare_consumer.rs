@@ -5,7 +5,7 @@
 //!
 //! `backlog_per_s`: a full queue is drained, nobody publishes. `through_per_s`: a publisher beside it sends as fast as
 //! messages are acknowledged, never more than `--in-flight` ahead: what can go through while latency stays bounded. With
-//! `--in-flight 0` somebody else publishes.
+//! `--in-flight 0` somebody else publishes, and the queue stays.
 
 #![allow(clippy::print_stdout)] // a line is what it is for
 
@@ -30,7 +30,7 @@ struct Settings {
     /// RabbitMQ
     #[arg(long, env = "HERALD_AMQP_URL")]
     amqp_url: String,
-    /// Declared as ingest declares it, and deleted at the end
+    /// Declared as ingest declares it, and deleted at the end unless somebody else publishes
     #[arg(long, default_value = "bare-consumer")]
     queue: String,
     /// Bytes of a message
@@ -80,7 +80,9 @@ async fn main() -> Result<(), Failure> {
     room.close();
     publishing.await??;
 
-    admin.1.queue_delete(settings.queue.as_str().into(), QueueDeleteOptions::default()).await?;
+    if settings.in_flight > 0 {
+        admin.1.queue_delete(settings.queue.as_str().into(), QueueDeleteOptions::default()).await?;
+    }
     println!(
         "{}",
         serde_json::json!({

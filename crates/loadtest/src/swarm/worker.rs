@@ -27,7 +27,7 @@ const DIAL_US_MAX: u64 = 20_000_000;
 /// How often time is looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 const TICK_US: u64 = 100_000;
-/// Looking at everybody takes so many ticks: most have nothing to be found.
+/// Looking at everybody takes so many ticks, unless some stall and are to be woken in time: it seldom finds anything.
 const TICKS_FOR_ALL: usize = 10;
 /// The longest silence of a server that announces none.
 const SILENCE_US_MAX: u64 = 60_000_000;
@@ -277,8 +277,9 @@ impl Worker {
             Some(silence) => silence.as_micros() as u64,
             None => self.announced_us.unwrap_or(SILENCE_US_MAX),
         };
-        self.times.turn = (self.times.turn + 1) % TICKS_FOR_ALL;
-        for index in (self.times.turn..self.slots.len()).step_by(TICKS_FOR_ALL) {
+        let ticks = if self.plan.behaviour.stall.is_zero() { TICKS_FOR_ALL } else { 1 };
+        self.times.turn = (self.times.turn + 1) % ticks;
+        for index in (self.times.turn..self.slots.len()).step_by(ticks) {
             let slot = &mut self.slots[index];
             if slot.link.is_none() {
                 continue;
